@@ -1,0 +1,152 @@
+"""Self-labels as a COCO json, the input of the detector (Sec. 3.2-3.3)."""
+import datetime
+import json
+import os
+import os.path as osp
+import pickle
+from typing import Dict, List, Optional
+
+import mmengine
+import torch
+from mmengine.dist import gather_object, is_main_process
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from torch.nn import Module
+from torch.utils.data import DataLoader
+
+from avdet_mm.version import __version__
+
+
+@torch.no_grad()
+def generate_pseudo_labels(model: Module,
+                           dataloader: DataLoader,
+                           out_file: str,
+                           dump_file: Optional[str] = None,
+                           info: Optional[dict] = None) -> Dict[str, int]:
+    """Label every clip of a dataloader with its self-box and cluster.
+
+    The json is an ordinary COCO file with one category ``cluster_k`` per
+    cluster. Its images are frames: the dataset's own image files, or those
+    that :class:`ExportFrame` wrote. Each image carries ``clip_id`` and
+    ``time``, each annotation ``score`` (largest cosine in the box) and
+    ``label_score`` (posterior of the cluster). On several ranks each labels
+    its share and the main process writes the file.
+
+    Args:
+        model (nn.Module): A localizer, wrapped or not.
+        dataloader (DataLoader): Clips in a fixed order, deterministic
+            pipeline.
+        out_file (str): The json, written atomically. File names of images
+            are relative to its folder.
+        dump_file (str, optional): Pickle of all predictions, a list of
+            dicts as MMEngine's ``DumpResults`` writes it.
+        info (dict, optional): Provenance to add to the json's ``info``.
+
+    Returns:
+        dict: Counts ``images``, ``annotations``, and ``without_box``
+        (constant heatmaps); empty on other ranks than the main process.
+
+    Raises:
+        ValueError: If a sample has no image file.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    training = model.training
+    model.eval()
+    results = {}
+    batches = mmengine.track_iter_progress(
+        dataloader) if is_main_process() else dataloader
+    for batch in batches:
+        data = model.data_preprocessor(batch, False)
+        for sample in model(**data, mode='predict'):
+            sample = sample.cpu()
+            results[sample.sample_idx] = (
+                _record(sample), sample.to_dict() if dump_file else None)
+    model.train(training)
+
+    # Keyed by clip, so neither sharding nor padding by the sampler matters.
+    parts = gather_object(results)
+    if not is_main_process():
+        return {}
+    merged = {index: r for part in parts for index, r in part.items()}
+    records, dumps = zip(*(merged[index] for index in sorted(merged)))
+    extractor = model.box_extractor
+    coco = _to_coco(
+        records,
+        model.cluster_head.num_clusters if model.cluster_head else 1,
+        osp.dirname(out_file))
+    coco['info'] = dict(
+        description='Self-labels by audio-visual correspondence',
+        generator=f'avdet_mm {__version__}',
+        date_created=datetime.datetime.now().isoformat('T', 'seconds'),
+        beta=list(extractor.beta_range),
+        beta_on=extractor.beta_on,
+        multi=extractor.multi,
+        **(info or {}))
+    _write_atomically(out_file, json.dumps(coco).encode())
+    if dump_file is not None:
+        _write_atomically(dump_file, pickle.dumps(list(dumps)))
+    counts = dict(
+        images=len(records),
+        annotations=sum(len(r['bboxes']) for r in records),
+        without_box=sum(not r['bboxes'] for r in records))
+    MMLogger.get_current_instance().info(
+        f'Wrote {out_file}: {counts["images"]} images, '
+        f'{counts["annotations"]} self-boxes; {counts["without_box"]} '
+        'images without a box (constant heatmap).')
+    return counts
+
+
+def _record(sample) -> dict:
+    if sample.get('img_path') is None:
+        raise ValueError(
+            f'Clip {sample.clip_id} has no image file for the detector to '
+            "train on. Put dict(type='avdet_mm.ExportFrame', out_dir=...) "
+            'behind LoadClip in the pipeline.')
+    pred = sample.pred_instances
+    return dict(
+        clip_id=sample.clip_id,
+        time=float(sample.time),
+        img_path=sample.img_path,
+        ori_shape=tuple(int(x) for x in sample.ori_shape[:2]),
+        bboxes=pred.bboxes.tolist(),
+        scores=pred.scores.tolist(),
+        labels=pred.labels.tolist(),
+        label_scores=pred.get('label_scores', pred.scores).tolist())
+
+
+def _to_coco(records: List[dict], num_clusters: int, root: str) -> dict:
+    images, annotations = [], []
+    for image_id, r in enumerate(records):
+        height, width = r['ori_shape']
+        images.append(
+            dict(
+                id=image_id,
+                file_name=osp.relpath(r['img_path'], root or '.'),
+                height=height,
+                width=width,
+                clip_id=r['clip_id'],
+                time=r['time']))
+        for box, score, label, label_score in zip(
+                r['bboxes'], r['scores'], r['labels'], r['label_scores']):
+            x1, y1, x2, y2 = box
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=label,
+                    bbox=[x1, y1, x2 - x1, y2 - y1],
+                    area=(x2 - x1) * (y2 - y1),
+                    iscrowd=0,
+                    score=score,
+                    label_score=label_score))
+    categories = [
+        dict(id=k, name=f'cluster_{k}') for k in range(num_clusters)
+    ]
+    return dict(images=images, annotations=annotations, categories=categories)
+
+
+def _write_atomically(path: str, content: bytes) -> None:
+    os.makedirs(osp.dirname(path) or '.', exist_ok=True)
+    with open(f'{path}.tmp', 'wb') as f:
+        f.write(content)
+    os.replace(f'{path}.tmp', path)

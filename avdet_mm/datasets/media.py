@@ -1,0 +1,217 @@
+"""Reading single frames and windows of sound from media files.
+
+Times are in seconds from the start of the clip; images are (h, w, 3) uint8
+BGR; waveforms are mono float32 in [-1, 1].
+"""
+from contextlib import contextmanager
+from typing import Iterator, List, Optional, Tuple
+
+import av
+import mmcv
+import mmengine.fileio as fileio
+import numpy as np
+import soundfile
+
+# Sound is decoded from a little before the window, so that neither the
+# decoder's nor the resampler's start is heard in it.
+_PREROLL = 0.1
+
+
+class BrokenClipError(RuntimeError):
+    """A clip that cannot be used.
+
+    Args:
+        path (str): The file at fault; or, alone, the whole message.
+        reason (str, optional): What is wrong, without figures or names, so
+            that equal faults count as one.
+        detail (str, optional): Figures or the decoder's own message.
+    """
+
+    def __init__(self,
+                 path: str,
+                 reason: Optional[str] = None,
+                 detail: Optional[str] = None) -> None:
+        message = path if reason is None else f'{path}: {reason}'
+        super().__init__(f'{message} ({detail})' if detail else message)
+        self.path = path
+        self.reason = reason
+
+
+@contextmanager
+def open_video(path: str) -> Iterator[av.container.InputContainer]:
+    """Open a file with a video and an audio stream for decoding.
+
+    Args:
+        path (str): A local media file.
+
+    Yields:
+        av.container.InputContainer: The open container; its decoders use
+        one thread, since loader workers run in parallel already.
+
+    Raises:
+        BrokenClipError: If the file is missing, unreadable or without one
+            of the streams, or if decoding in the body fails.
+    """
+    try:
+        with av.open(path) as container:
+            for kind in ('video', 'audio'):
+                streams = getattr(container.streams, kind)
+                if not streams:
+                    raise BrokenClipError(path, f'no {kind} stream')
+                streams[0].codec_context.thread_count = 1
+            yield container
+    except FileNotFoundError as error:
+        raise BrokenClipError(path, 'missing file') from error
+    except av.error.FFmpegError as error:
+        raise BrokenClipError(path, 'cannot be decoded', str(error)) from error
+
+
+def _origin(container: av.container.InputContainer) -> float:
+    """Time stamp (s) at which the clip starts."""
+    return (container.start_time or 0) / av.time_base
+
+
+def video_duration(container: av.container.InputContainer) -> float:
+    """Seconds that picture and sound both cover, by the file's header."""
+    ends = []
+    for stream in (container.streams.video[0], container.streams.audio[0]):
+        if stream.duration:
+            start = stream.start_time or 0
+            ends.append(
+                float((start + stream.duration) * stream.time_base) -
+                _origin(container))
+    if not ends and container.duration:
+        ends.append(container.duration / av.time_base)
+    if not ends:
+        raise BrokenClipError(container.name, 'unknown duration')
+    return min(ends)
+
+
+def decode_frame(container: av.container.InputContainer,
+                 time: float) -> Tuple[np.ndarray, float]:
+    """Decode the frame that is shown at a time.
+
+    Args:
+        container (av.container.InputContainer): From :func:`open_video`.
+        time (float): Time in seconds.
+
+    Returns:
+        tuple: The image and the time at which its display starts.
+    """
+    stream = container.streams.video[0]
+    wanted = _origin(container) + time + 1e-4
+    container.seek(int(wanted / stream.time_base), stream=stream)
+    shown = None
+    for frame in container.decode(stream):
+        if frame.time is None:
+            continue
+        if shown is not None and frame.time > wanted:
+            break
+        shown = frame
+    if shown is None:
+        raise BrokenClipError(container.name, 'no frame can be decoded',
+                              f'at {time:.2f} s')
+    return (shown.to_ndarray(format='bgr24'),
+            max(shown.time - _origin(container), 0.))
+
+
+def decode_audio(container: av.container.InputContainer, start: float,
+                 duration: float, sample_rate: int) -> np.ndarray:
+    """Decode a window of sound.
+
+    Args:
+        container (av.container.InputContainer): From :func:`open_video`.
+        start (float): Start of the window in seconds.
+        duration (float): Length of the window in seconds.
+        sample_rate (int): Samples per second of the result.
+
+    Returns:
+        np.ndarray: (T,) float32 with T = ``duration * sample_rate``, or less
+        where the file's sound ends sooner.
+    """
+    stream = container.streams.audio[0]
+    wanted = _origin(container) + start
+    seek_to = max(wanted - _PREROLL, _origin(container))
+    container.seek(int(seek_to / stream.time_base), stream=stream)
+    resampler = av.AudioResampler(format='fltp', rate=sample_rate)
+    pieces: List[np.ndarray] = []
+    first = end = None
+    for frame in container.decode(stream):
+        if first is None:
+            first = end = _origin(container) if frame.time is None \
+                else frame.time
+        pieces += [f.to_ndarray() for f in resampler.resample(frame)]
+        end += frame.samples / frame.sample_rate
+        if end > wanted + duration + _PREROLL:
+            break
+    if not pieces:
+        return np.zeros(0, np.float32)
+    pieces += [f.to_ndarray() for f in resampler.resample(None)]
+    wave = np.concatenate(pieces, axis=1).mean(axis=0, dtype=np.float32)
+    begin = max(round((wanted - first) * sample_rate), 0)
+    return np.clip(wave[begin:begin + round(duration * sample_rate)], -1, 1)
+
+
+def read_image(path: str) -> np.ndarray:
+    """Read an image, (h, w, 3) uint8 BGR.
+
+    Raises:
+        BrokenClipError: If the file is missing or no image.
+    """
+    try:
+        image = mmcv.imfrombytes(fileio.get(path), flag='color')
+    except FileNotFoundError as error:
+        raise BrokenClipError(path, 'missing file') from error
+    if image is None:
+        raise BrokenClipError(path, 'no readable image')
+    return image
+
+
+@contextmanager
+def open_audio(path: str) -> Iterator[soundfile.SoundFile]:
+    """Open an audio file (flac, wav, ogg, ...) with soundfile.
+
+    Raises:
+        BrokenClipError: If the file is missing or unreadable, or if decoding
+            in the body fails.
+    """
+    if not fileio.exists(path):
+        raise BrokenClipError(path, 'missing file')
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except soundfile.SoundFileError as error:
+        raise BrokenClipError(path, 'cannot be decoded', str(error)) from error
+
+
+def read_audio(file: soundfile.SoundFile, start: float, duration: float,
+               sample_rate: int) -> np.ndarray:
+    """Read a window of sound.
+
+    Args:
+        file (soundfile.SoundFile): From :func:`open_audio`.
+        start (float): Start of the window in seconds.
+        duration (float): Length of the window in seconds.
+        sample_rate (int): Samples per second of the result.
+
+    Returns:
+        np.ndarray: (T,) float32 with T = ``duration * sample_rate``, or less
+        where the file ends sooner.
+    """
+    source = file.samplerate
+    preroll = 0. if source == sample_rate else min(start, _PREROLL)
+    first = round((start - preroll) * source)
+    length = round(duration * source)
+    if source != sample_rate:
+        length += round((preroll + _PREROLL) * source)
+    file.seek(min(first, file.frames))
+    wave = file.read(length, dtype='float32', always_2d=True).mean(axis=1)
+    if source != sample_rate and wave.size:
+        resampler = av.AudioResampler(format='fltp', rate=sample_rate)
+        frame = av.AudioFrame.from_ndarray(
+            wave[None], format='fltp', layout='mono')
+        frame.sample_rate = source
+        pieces = resampler.resample(frame) + resampler.resample(None)
+        wave = np.concatenate([p.to_ndarray()[0] for p in pieces])
+    begin = round((start - first / source) * sample_rate)
+    return np.clip(wave[begin:begin + round(duration * sample_rate)], -1, 1)

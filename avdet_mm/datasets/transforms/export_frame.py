@@ -1,0 +1,50 @@
+"""Frames of videos as image files, for the detector."""
+import os
+import os.path as osp
+
+import cv2
+from mmcv.transforms import BaseTransform
+
+from avdet_mm.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class ExportFrame(BaseTransform):
+    """Write the loaded frame as ``out_dir/<clip_id>.<suffix>``.
+
+    The detector trains on image files; this puts the frame that a self-box
+    belongs to beside the json. Use it right behind :class:`LoadClip`, in
+    the pipeline of the labelling pass. Files are written atomically.
+
+    Required keys: ``img``, ``clip_id``. Added key: ``img_path``.
+
+    Args:
+        out_dir (str): Folder, created if needed.
+        suffix (str): Image format. Defaults to ``'png'``.
+    """
+
+    def __init__(self, out_dir: str, suffix: str = 'png') -> None:
+        self.out_dir = out_dir
+        self.suffix = suffix
+
+    def transform(self, results: dict) -> dict:
+        """Write the frame.
+
+        Raises:
+            ValueError: If the clip id cannot be a file name.
+            OSError: If the file cannot be written.
+        """
+        name = results['clip_id']
+        if name in ('.', '..') or os.sep in name or '\0' in name:
+            raise ValueError(f'clip_id {name!r} cannot be used as a file '
+                             'name. Rename it in the clip table.')
+        os.makedirs(self.out_dir, exist_ok=True)
+        path = osp.join(self.out_dir, f'{name}.{self.suffix}')
+        ok, data = cv2.imencode(f'.{self.suffix}', results['img'])
+        if not ok:
+            raise ValueError(f'OpenCV cannot write .{self.suffix} images.')
+        with open(f'{path}.tmp{os.getpid()}', 'wb') as f:
+            f.write(data.tobytes())
+        os.replace(f'{path}.tmp{os.getpid()}', path)
+        results['img_path'] = path
+        return results

@@ -1,0 +1,12 @@
+"""Hooks; none of them owns a training loop."""
+from .annealed_pooling_hook import AnnealedPoolingHook
+from .epoch_seed_hook import EpochSeedHook
+from .log_mel_stats_hook import LogMelStatsHook
+from .plateau_hook import PlateauHook
+from .pseudo_label_hook import PseudoLabelHook
+from .self_label_hook import SelfLabelHook
+
+__all__ = [
+    'AnnealedPoolingHook', 'EpochSeedHook', 'LogMelStatsHook', 'PlateauHook',
+    'PseudoLabelHook', 'SelfLabelHook'
+]

@@ -1,0 +1,7 @@
+"""Registered metrics."""
+
+from .cluster_metric import ClusterMetric
+from .localization_metric import LocalizationMetric
+from .matched_coco_metric import MatchedCocoMetric
+
+__all__ = ['ClusterMetric', 'LocalizationMetric', 'MatchedCocoMetric']

@@ -1,0 +1,134 @@
+"""Frames and waveforms to network inputs, the log-mel on the whole batch.
+
+Sec. 3.1 and App. B: one second of sound, 24 kHz, as a log-mel spectrogram.
+The paper's size is lost; the default geometry is that of SeLaVi (20 ms
+windows every 10 ms, 1024-point FFT, 257 bands: 257 x 99), which shares
+authors and sampling rate. 38 of 257 bands are narrower than a bin of that
+FFT and stay at the floor; they carry no information and do no harm.
+"""
+import warnings
+from typing import Optional, Sequence
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+from torchaudio.transforms import MelSpectrogram
+
+from avdet_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class AudioVisualDataPreprocessor(BaseDataPreprocessor):
+    """Collate, move to the device, normalize, compute log-mel spectrograms.
+
+    Args:
+        mean (Sequence[float]): Per channel, 0..255, in the order that the
+            network sees. Defaults to ImageNet's (RGB).
+        std (Sequence[float]): Likewise.
+        bgr_to_rgb (bool): Defaults to True.
+        sample_rate (int): Of the incoming waveforms, Hz. Defaults to 24000.
+        n_fft (int): Defaults to 1024.
+        win_length (int): Samples. Defaults to 480 (20 ms).
+        hop_length (int): Samples. Defaults to 240 (10 ms).
+        n_mels (int): Defaults to 257.
+        log_floor (float): Added to the mel energies before the logarithm;
+            waveforms lie in [-1, 1]. Defaults to 1e-6.
+        audio_mean (float, optional): Mean of the log-mel values. None
+            leaves it to :class:`LogMelStatsHook`, which measures it on the
+            training clips; it is a buffer and travels in the checkpoint.
+        audio_std (float, optional): Likewise. Defaults to None.
+        non_blocking (bool): Defaults to False.
+
+    Shape:
+        - ``inputs['frame']``: list of B uint8 (3, h, w), BGR.
+        - ``inputs['audio']``: list of B float32 (T, ), in [-1, 1].
+        - Output ``frame``: (B, 3, h, w) float32.
+        - Output ``audio``: (B, 1, n_mels, 1 + (T - win_length) //
+          hop_length) float32.
+    """
+
+    def __init__(self,
+                 mean: Sequence[float] = (123.675, 116.28, 103.53),
+                 std: Sequence[float] = (58.395, 57.12, 57.375),
+                 bgr_to_rgb: bool = True,
+                 sample_rate: int = 24000,
+                 n_fft: int = 1024,
+                 win_length: int = 480,
+                 hop_length: int = 240,
+                 n_mels: int = 257,
+                 log_floor: float = 1e-6,
+                 audio_mean: Optional[float] = None,
+                 audio_std: Optional[float] = None,
+                 non_blocking: bool = False) -> None:
+        super().__init__(non_blocking)
+        if (audio_mean is None) != (audio_std is None):
+            raise ValueError('Give both audio_mean and audio_std, or neither '
+                             'to have them measured on the training clips.')
+        self.bgr_to_rgb = bgr_to_rgb
+        self.sample_rate = sample_rate
+        self.log_floor = log_floor
+        self.register_buffer('mean',
+                             torch.tensor(mean).view(1, 3, 1, 1), False)
+        self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), False)
+        # 0 in audio_std: not measured yet.
+        self.register_buffer('audio_mean', torch.tensor(audio_mean or 0.))
+        self.register_buffer('audio_std', torch.tensor(audio_std or 0.))
+        with warnings.catch_warnings():
+            # Says that some bands are empty: see the module's docstring.
+            warnings.filterwarnings('ignore', message='.*mel filterbank.*')
+            # The padding centers the first window on its own samples, so
+            # frame k covers samples k * hop .. k * hop + win_length.
+            self.mel = MelSpectrogram(
+                sample_rate=sample_rate,
+                n_fft=n_fft,
+                win_length=win_length,
+                hop_length=hop_length,
+                n_mels=n_mels,
+                pad=(n_fft - win_length) // 2,
+                center=False)
+        # Constants of the transform: not part of the checkpoint.
+        for module in self.mel.modules():
+            module._non_persistent_buffers_set.update(module._buffers)
+
+    @torch.autocast('cuda', enabled=False)
+    def log_mel(self, waveform: Tensor) -> Tensor:
+        """Log-mel spectrogram, not normalized.
+
+        Args:
+            waveform (Tensor): (B, T) float32 in [-1, 1].
+
+        Returns:
+            Tensor: (B, 1, n_mels, frames) float32, natural logarithm.
+        """
+        return torch.log(self.mel(waveform.float()) +
+                         self.log_floor).unsqueeze(1)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Turn a collated batch into the keywords of ``model.forward``.
+
+        Raises:
+            ValueError: If frames or waveforms differ in size.
+        """
+        data = self.cast_data(data)
+        inputs = data['inputs']
+        frame = self._stack(inputs['frame'], 'frames').float()
+        if self.bgr_to_rgb:
+            frame = frame[:, [2, 1, 0]]
+        frame = (frame - self.mean) / self.std
+        audio = self.log_mel(self._stack(inputs['audio'], 'waveforms'))
+        if self.audio_std > 0:
+            audio = (audio - self.audio_mean) / self.audio_std
+        return dict(
+            inputs=dict(frame=frame, audio=audio),
+            data_samples=data.get('data_samples'))
+
+    @staticmethod
+    def _stack(tensors: Sequence[Tensor], what: str) -> Tensor:
+        if isinstance(tensors, Tensor):
+            return tensors
+        shapes = {tuple(t.shape) for t in tensors}
+        if len(shapes) > 1:
+            raise ValueError(
+                f'The {what} of one batch differ in size: {sorted(shapes)}. '
+                'Crop them to one size in the pipeline, or use batch_size=1.')
+        return torch.stack(list(tensors))

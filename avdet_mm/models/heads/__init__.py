@@ -1,0 +1,5 @@
+"""Localization and clustering heads (Sec. 3.1)."""
+from .contrastive_localization_head import ContrastiveLocalizationHead
+from .sk_cluster_head import SKClusterHead
+
+__all__ = ['ContrastiveLocalizationHead', 'SKClusterHead']

@@ -1,0 +1,229 @@
+"""Which class a cluster stands for."""
+
+import json
+import os
+from typing import Optional, Sequence, Union
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from avdet_mm.evaluation.functional import contingency_matrix
+from avdet_mm.registry import TASK_UTILS
+
+
+@TASK_UTILS.register_module()
+class ClusterMatcher:
+    """Map clusters to classes by how often they meet (Sec. 4.3).
+
+    The statistic is the number of *training* clips that carry self-label k
+    and class label c; neither boxes nor anything of a test set is used.
+
+    A cluster stays unmatched (-1) when there is no clip to support its
+    match: with ``'hungarian'`` also when there are more clusters than
+    classes and others fit better.
+
+    The json of :meth:`to_json`::
+
+        {"info": {...},                      # where it comes from
+         "method": "hungarian",
+         "classes": ["bell", ...],           # C names
+         "num_clusters": 8,                  # K
+         "matching": {"0": "bell", ...},     # unmatched clusters are absent
+         "contingency": [[...], ...]}        # K rows of C counts
+
+    Args:
+        method (str): ``'hungarian'`` matches one to one and maximizes the
+            number of clips that agree; ``'majority'`` gives every cluster
+            its most frequent class (the first of equals), many to one.
+            Defaults to 'hungarian'.
+
+    Attributes:
+        contingency (np.ndarray): (K, C) int64, clips of each pair.
+        matching (np.ndarray): (K,) int64, class of each cluster or -1.
+        classes (list[str], optional): The C names, after :meth:`from_json`.
+
+    Example:
+        >>> matcher = ClusterMatcher().fit([0, 0, 1], [1, 1, 0], 2, 2)
+        >>> matcher.map([0, 1, 1])
+        array([1, 0, 0])
+    """
+
+    METHODS = ('hungarian', 'majority')
+
+    def __init__(self, method: str = 'hungarian') -> None:
+        if method not in self.METHODS:
+            raise ValueError(
+                f'Matching method {method!r} is unknown; choose '
+                f'one of {", ".join(self.METHODS)}.'
+            )
+        self.method = method
+        self.contingency: Optional[np.ndarray] = None
+        self.matching: Optional[np.ndarray] = None
+        self.classes: Optional[list] = None
+
+    def fit(
+        self,
+        cluster_labels: Sequence[int],
+        class_labels: Sequence[int],
+        num_clusters: int,
+        num_classes: int,
+    ) -> 'ClusterMatcher':
+        """Fit the matching.
+
+        Args:
+            cluster_labels (Sequence[int]): (N,) cluster of each clip.
+            class_labels (Sequence[int]): (N,) class of each clip.
+            num_clusters (int): K.
+            num_classes (int): C; may differ from K.
+
+        Returns:
+            ClusterMatcher: Itself.
+
+        Raises:
+            ValueError: If there is no clip, or labels do not fit the sizes.
+        """
+        if len(cluster_labels) == 0:
+            raise ValueError(
+                'No labeled clips were given, so clusters cannot '
+                'be matched to classes.'
+            )
+        counts = contingency_matrix(
+            cluster_labels, class_labels, num_clusters, num_classes
+        )
+        matching = np.full(num_clusters, -1, dtype=np.int64)
+        if self.method == 'hungarian':
+            rows, cols = linear_sum_assignment(counts, maximize=True)
+        else:
+            rows, cols = np.arange(num_clusters), counts.argmax(axis=1)
+        supported = counts[rows, cols] > 0
+        matching[rows[supported]] = cols[supported]
+        self.contingency, self.matching = counts, matching
+        return self
+
+    def map(self, labels: Union[Sequence[int], np.ndarray]) -> np.ndarray:
+        """Turn clusters into classes.
+
+        Args:
+            labels (Sequence[int]): (n,) clusters.
+
+        Returns:
+            np.ndarray: (n,) int64 classes, -1 for an unmatched cluster.
+
+        Raises:
+            RuntimeError: If there is no matching yet.
+            ValueError: If a label is not one of the K clusters.
+        """
+        if self.matching is None:
+            raise RuntimeError(
+                'This ClusterMatcher has no matching yet: call '
+                '`fit` or `from_json` first.'
+            )
+        labels = np.asarray(labels, dtype=np.int64)
+        num_clusters = len(self.matching)
+        if labels.size and not (
+            0 <= labels.min() and labels.max() < num_clusters
+        ):
+            raise ValueError(
+                f'Labels {labels.min()} to {labels.max()} do not fit the '
+                f'{num_clusters} clusters of the matching; it belongs to '
+                'another model.'
+            )
+        return self.matching[labels]
+
+    def to_json(
+        self, path: str, classes: Sequence[str], info: Optional[dict] = None
+    ) -> None:
+        """Write the matching, completely or not at all.
+
+        Args:
+            path (str): File to write; its folder is made if necessary.
+            classes (Sequence[str]): The C class names.
+            info (dict, optional): Where the matching comes from.
+
+        Raises:
+            RuntimeError: If there is no matching yet.
+            ValueError: If the number of names is not C.
+        """
+        if self.matching is None:
+            raise RuntimeError(
+                'There is no matching to write: call `fit` first.'
+            )
+        if len(classes) != self.contingency.shape[1]:
+            raise ValueError(
+                f'{len(classes)} class names were given for '
+                f'{self.contingency.shape[1]} classes.'
+            )
+        content = dict(
+            info=info or {},
+            method=self.method,
+            classes=list(classes),
+            num_clusters=len(self.matching),
+            matching={
+                str(k): classes[c]
+                for k, c in enumerate(self.matching)
+                if c >= 0
+            },
+            contingency=self.contingency.tolist(),
+        )
+        path = os.path.abspath(path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temporary = f'{path}.{os.getpid()}.tmp'
+        with open(temporary, 'w', encoding='utf-8') as file:
+            json.dump(content, file, indent=1)
+        os.replace(temporary, path)
+
+    @classmethod
+    def from_json(cls, path: str) -> 'ClusterMatcher':
+        """Read what :meth:`to_json` wrote.
+
+        Args:
+            path (str): The file.
+
+        Returns:
+            ClusterMatcher: With ``matching``, ``contingency``, ``classes``.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is not a matching.
+        """
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f'There is no matching of clusters and classes at {path}. '
+                'Write it with tools/match_clusters.py.'
+            )
+        with open(path, encoding='utf-8') as file:
+            try:
+                content = json.load(file)
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f'{path} is not valid json: {error}.'
+                ) from error
+        keys = ('method', 'classes', 'num_clusters', 'matching')
+        missing = [
+            key
+            for key in keys
+            if not isinstance(content, dict) or key not in content
+        ]
+        if missing:
+            raise ValueError(
+                f'{path} is not a matching of clusters and classes: it lacks '
+                f'{", ".join(missing)}. Write it with '
+                'tools/match_clusters.py.'
+            )
+        matcher = cls(content['method'])
+        matcher.classes = list(content['classes'])
+        matcher.matching = np.full(content['num_clusters'], -1, np.int64)
+        for cluster, name in content['matching'].items():
+            if (
+                name not in matcher.classes
+                or not 0 <= int(cluster) < content['num_clusters']
+            ):
+                raise ValueError(
+                    f'{path} matches cluster {cluster} to {name!r}, but '
+                    f'names {content["num_clusters"]} clusters and the '
+                    f'classes {matcher.classes}.'
+                )
+            matcher.matching[int(cluster)] = matcher.classes.index(name)
+        if 'contingency' in content:
+            matcher.contingency = np.array(content['contingency'])
+        return matcher

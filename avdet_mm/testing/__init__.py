@@ -1,0 +1,4 @@
+"""Data that is made, not downloaded: for tests and the demo."""
+from .procedural import CLASSES, make_clip, write_media, write_procedural_clips
+
+__all__ = ['CLASSES', 'make_clip', 'write_media', 'write_procedural_clips']
