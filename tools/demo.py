@@ -74,6 +74,11 @@ class Demo:
                  f'{self.dir}/{stage}', '--cfg-options',
                  f'randomness.seed={self.seed}', *options)
 
+    def checkpoint(self, stage: str) -> str:
+        """The last checkpoint of a stage."""
+        with open(osp.join(ROOT, self.dir, stage, 'last_checkpoint')) as f:
+            return osp.relpath(f.read().strip(), ROOT)
+
     def test(self, stage: str, config: str, *arguments: str) -> dict:
         """tools/test.py; returns what the metrics returned."""
         work_dir = f'{self.dir}/{stage}/test'
@@ -99,14 +104,14 @@ class Demo:
 
         metrics = {}
         out = self.test('detector', f'{DETECTOR}.py',
-                        f'{self.dir}/detector/last.pth', '--out',
+                        self.checkpoint('detector'), '--out',
                         f'{self.dir}/detections.pkl')
         metrics.update({
             f'full_{key.lower()}': out[f'coco/{key}']
             for key in ('AP30', 'AP50', 'AP', 'agnostic_AP30',
                         'agnostic_AP50', 'agnostic_AP')
         })
-        out = self.test('joint', joint, f'{self.dir}/joint/last.pth')
+        out = self.test('joint', joint, self.checkpoint('joint'))
         for key in ('AP30', 'AP50', 'AP'):
             metrics[f'self_boxes_agnostic_{key.lower()}'] = out[
                 f'coco/agnostic_{key}']
@@ -118,7 +123,7 @@ class Demo:
         if ceiling:
             config = f'{DETECTOR}-gt.py'
             self.train('ceiling', config)
-            out = self.test('ceiling', config, f'{self.dir}/ceiling/last.pth')
+            out = self.test('ceiling', config, self.checkpoint('ceiling'))
             for key in ('AP30', 'AP50', 'AP', 'agnostic_AP50'):
                 metrics[f'ceiling_{key.lower()}'] = out[f'coco/{key}']
         metrics.update({

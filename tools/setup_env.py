@@ -17,6 +17,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -26,11 +27,13 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
+LOGS = ROOT / 'work_dirs' / 'setup'
 TORCH = 'torch==2.13.0'
 TORCHAUDIO = 'torchaudio==2.11.0'
 CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
-# Official MMEngine and MMCV import pkg_resources, which setuptools 81 drops
-BUILD_TOOLS = ['pip', 'wheel', 'setuptools<81', 'ninja', 'packaging']
+# Official MMEngine and MMCV import pkg_resources, which newer setuptools lack;
+# PyTorch would replace one older than 77.0.3 by the newest
+BUILD_TOOLS = ['pip', 'wheel', 'setuptools>=77.0.3,<81', 'ninja', 'packaging']
 STACKS = {
     'onedl': dict(
         venv='.venv',
@@ -110,20 +113,32 @@ def cause_and_cure(log: str, default: str = '') -> str:
         default (str): The cure where the log matches none of CURES.
 
     Returns:
-        str: The last 15 lines and, where one is known, the cure.
+        str: The first lines that name an error, the last 10 lines and, where
+        one is known, the cure.
     """
     lines = [line for line in log.splitlines() if line.strip()]
+    errors = [
+        line for line in lines[:-10]
+        if re.search(r'^[^\'"]*(\w+Error|error|ERROR|fatal)\b.*: ', line)
+    ]
+    lines = errors[:5] + lines[-10:]
     cure = next((c for pattern, c in CURES if re.search(pattern, log)),
                 default)
-    return '\n'.join(['  | ' + line[:300] for line in lines[-15:]] +
+    return '\n'.join(['  | ' + line[:300] for line in lines] +
                      ([f'Cure: {cure}'] if cure else []))
 
 
 def log_path(name: str) -> Path:
     """Returns where the output of a step goes."""
-    folder = ROOT / 'work_dirs' / 'setup'
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f'{name}.log'
+    LOGS.mkdir(parents=True, exist_ok=True)
+    return LOGS / f'{name}.log'
+
+
+def stop(process: subprocess.Popen) -> None:
+    """Ends a process that leads a session, with all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    process.wait()
 
 
 def run(command: Sequence, name: str, **options) -> None:
@@ -147,6 +162,7 @@ def run(command: Sequence, name: str, **options) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
             **options)
         try:
             while True:
@@ -164,8 +180,7 @@ def run(command: Sequence, name: str, **options) -> None:
                         end='' if live else '\n',
                         flush=True)
         except BaseException:
-            process.terminate()
-            process.wait()
+            stop(process)
             raise
         finally:
             if live:
@@ -483,7 +498,8 @@ class Mmcv:
                 header_command(self.source, self.includes),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
-                stderr=subprocess.STDOUT)
+                stderr=subprocess.STDOUT,
+                start_new_session=True)
 
     def build(self) -> Path:
         """Compiles the wheel and puts it into the cache."""
@@ -527,8 +543,7 @@ class Mmcv:
     def close(self) -> None:
         """Removes the scratch folder."""
         if self.header is not None and self.header.poll() is None:
-            self.header.terminate()
-            self.header.wait()
+            stop(self.header)
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
@@ -662,8 +677,11 @@ def set_up_active(python: Path) -> None:
                f"{', '.join(missing) or 'nothing'}")
     code = """
 from importlib.metadata import distributions
+kept = {}
 for d in distributions():
-    print(f"{d.metadata['Name']}=={d.version}")
+    if d.metadata['Name']:
+        kept.setdefault(d.metadata['Name'].lower(), d.version)
+print(*(f'{name}=={version}' for name, version in kept.items()), sep='\\n')
 """
     with tempfile.TemporaryDirectory() as folder:
         keep = Path(folder) / 'keep.txt'
@@ -724,8 +742,12 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     if args.print_python:
         say(str(python))
         return 0
+    global LOGS
+    LOGS = ROOT / 'work_dirs' / 'setup' / args.stack
     if args.no_cache:
         os.environ['PIP_NO_CACHE_DIR'] = '1'
+    # ended from outside: stop what was started, as on Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     start = time.monotonic()
     try:
         with only_one(python.parent.parent):

@@ -293,7 +293,7 @@ def check_clip(row: dict, audio_duration: float, decode: bool) -> None:
     """
 
     def check_length(path: str, seconds: float) -> None:
-        if seconds < audio_duration - 1e-3:
+        if seconds < audio_duration - 1e-5:
             raise BrokenClipError(path, f'shorter than {audio_duration:g} s',
                                   f'{seconds:.2f} s')
 
@@ -309,7 +309,8 @@ def check_clip(row: dict, audio_duration: float, decode: bool) -> None:
     if 'video_path' in row:
         path = row['video_path']
         with open_video(path) as container:
-            seconds = video_duration(container)
+            seconds = min(
+                video_duration(container), row.get('duration', np.inf))
             check_length(path, seconds)
             if not decode:
                 return

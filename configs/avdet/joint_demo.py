@@ -1,7 +1,7 @@
 # Stage 1b on the demo's clips: both heads, max pooling, self-labels by
 # Sinkhorn-Knopp; then stage 2: the COCO json of self-labels.
 _base_ = ['./pretrain_demo.py']
-load_from = '{{$AVDET_DEMO_DIR:work_dirs/demo}}/pretrain/epoch_7.pth'
+load_from = '{{$AVDET_DEMO_DIR:work_dirs/demo}}/pretrain/epoch_6.pth'
 num_clusters = 8
 model = dict(
     localization_head=dict(pooling='max'),
@@ -12,12 +12,11 @@ model = dict(
         audio_channels={{_base_.channels}},
         hidden_channels=128,
         visual_pooling='max'))
-train_cfg = dict(max_epochs=3)
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_cfg = dict(max_epochs=5)
 param_scheduler = [
     dict(
         type='CosineAnnealingLR',
-        T_max=3,
+        T_max=5,
         eta_min=1e-5,
         convert_to_iter_based=True),
 ]
@@ -37,7 +36,7 @@ custom_hooks = [
     dict(
         type='avdet_mm.SelfLabelHook',
         dataloader={{_base_.label_dataloader}},
-        num_updates=3,
+        num_updates=5,
         power=1.),
     dict(
         type='avdet_mm.PseudoLabelHook',
@@ -61,4 +60,7 @@ val_evaluator = [
     dict(type='avdet_mm.LocalizationMetric'),
     dict(type='avdet_mm.ClusterMetric')
 ]
-test_evaluator = val_evaluator
+# On the test clips also the self-boxes as detections, without classes.
+test_evaluator = val_evaluator + [
+    dict(type='avdet_mm.MatchedCocoMetric', class_aware=False)
+]

@@ -5,7 +5,7 @@ _base_ = [
     './_base_/runtime.py', './_base_/avol-net_small.py',
     './_base_/procedural_clips.py'
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=7, val_interval=1)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=6, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -16,7 +16,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.05, by_epoch=False, end=50),
     dict(
         type='CosineAnnealingLR',
-        T_max=7,
+        T_max=6,
         eta_min=2e-5,
         convert_to_iter_based=True),
 ]
@@ -24,7 +24,7 @@ custom_hooks = [
     dict(type='avdet_mm.EpochSeedHook'),
     dict(type='avdet_mm.LogMelStatsHook'),
     dict(type='avdet_mm.PlateauHook', patience=90),
-    dict(type='avdet_mm.AnnealedPoolingHook', begin=2, end_epoch=7),
+    dict(type='avdet_mm.AnnealedPoolingHook', begin=2, end_epoch=6),
 ]
 val_evaluator = [dict(type='avdet_mm.LocalizationMetric')]
 test_evaluator = val_evaluator

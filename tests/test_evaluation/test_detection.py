@@ -29,12 +29,15 @@ def coco(num_images, objects, classes=('a', 'b'), first_id=1):
 
 def detection(image, *rows):
     """rows: (class id, score, xyxy box)."""
-    return dict(
-        image_id=image,
-        category_ids=np.array([r[0] for r in rows], int),
-        scores=np.array([r[1] for r in rows]),
-        bboxes=np.array([r[2] for r in rows], float).reshape(-1, 4),
-    )
+    return [
+        dict(
+            image_id=image,
+            category_id=cat,
+            score=score,
+            bbox=[b[0], b[1], b[2] - b[0], b[3] - b[1]],
+        )
+        for cat, score, b in rows
+    ]
 
 
 def random_case(seed, num_classes=4):
@@ -63,23 +66,14 @@ def random_case(seed, num_classes=4):
                     np.concatenate([low, low + 20]),
                 )
             )
-        detections.append(detection(image, *rows))
+        detections += detection(image, *rows)
     names = [f'class{i}' for i in range(num_classes)]
     return coco(30, objects, names), detections
 
 
 def stock(gt, detections):
     """pycocotools' own summary: AP and AP50."""
-    rows = [
-        dict(
-            image_id=d['image_id'],
-            category_id=int(c),
-            score=float(s),
-            bbox=[b[0], b[1], b[2] - b[0], b[3] - b[1]],
-        )
-        for d in detections
-        for c, s, b in zip(d['category_ids'], d['scores'], d['bboxes'])
-    ]
+    rows = [dict(d) for d in detections]
     api = COCO()
     api.dataset = gt
     api.createIndex()
@@ -109,9 +103,8 @@ def test_equals_pycocotools(seed):
         categories=[dict(id=1, name='object')],
         annotations=[dict(a, category_id=1) for a in gt['annotations']],
     )
-    for det in detections:
-        det['category_ids'] = np.ones_like(det['category_ids'])
-    ap, ap50 = stock(merged, detections)
+    rows = [dict(d, category_id=1) for d in detections]
+    ap, ap50 = stock(merged, rows)
     assert result['agnostic_AP'] == pytest.approx(ap, abs=1e-9)
     assert result['agnostic_AP50'] == pytest.approx(ap50, abs=1e-9)
     again = detection_ap(gt, detections, class_aware=False)
@@ -121,18 +114,18 @@ def test_equals_pycocotools(seed):
 def test_ap30_by_hand():
     # IoU 0.4: counts at 0.3 only.
     gt = coco(1, [(0, 1, [0, 0, 10, 10])], ['a'])
-    result = detection_ap(gt, [detection(0, (1, 0.9, [0, 0, 10, 4]))])
+    result = detection_ap(gt, detection(0, (1, 0.9, [0, 0, 10, 4])))
     assert result['AP30'] == pytest.approx(1)
     assert result['AP50'] == result['AP'] == 0
     # Exactly 0.3 counts.
-    result = detection_ap(gt, [detection(0, (1, 0.9, [0, 0, 10, 3]))])
+    result = detection_ap(gt, detection(0, (1, 0.9, [0, 0, 10, 3])))
     assert result['AP30'] == pytest.approx(1)
 
 
 def test_recall_points_by_hand():
     # One of two objects found: precision 1 at the 51 recalls 0 ... 0.5.
     gt = coco(2, [(0, 1, [0, 0, 10, 10]), (1, 1, [0, 0, 10, 10])], ['a'])
-    result = detection_ap(gt, [detection(0, (1, 0.9, [0, 0, 10, 10]))])
+    result = detection_ap(gt, detection(0, (1, 0.9, [0, 0, 10, 10])))
     for key in ('AP30', 'AP50', 'AP', 'agnostic_AP'):
         assert result[key] == pytest.approx(51 / 101)
 
@@ -140,21 +133,19 @@ def test_recall_points_by_hand():
 def test_class_agnostic_by_hand():
     # Both boxes right, both classes wrong: 0 with, 1 without classes.
     gt = coco(1, [(0, 1, [0, 0, 10, 10]), (0, 2, [50, 50, 90, 90])])
-    det = [detection(0, (2, 0.9, [0, 0, 10, 10]), (-1, 0.8, [50, 50, 90, 90]))]
+    det = detection(0, (2, 0.9, [0, 0, 10, 10]), (-1, 0.8, [50, 50, 90, 90]))
     result = detection_ap(gt, det)
     assert result['AP30'] == 0
     assert result['agnostic_AP30'] == pytest.approx(1)
     assert result['agnostic_AP'] == pytest.approx(1)
     # The same object twice, in two classes: one is a false positive, and
     # here it comes before the second object: precision 1, 1/2, 2/3.
-    det = [
-        detection(
-            0,
-            (1, 0.9, [0, 0, 10, 10]),
-            (2, 0.8, [0, 0, 10, 10]),
-            (2, 0.7, [50, 50, 90, 90]),
-        )
-    ]
+    det = detection(
+        0,
+        (1, 0.9, [0, 0, 10, 10]),
+        (2, 0.8, [0, 0, 10, 10]),
+        (2, 0.7, [50, 50, 90, 90]),
+    )
     result = detection_ap(gt, det)
     assert result['agnostic_AP50'] == pytest.approx((51 + 50 * 2 / 3) / 101)
     # Class-aware: class a is perfect; class b has precision 1/2.
@@ -166,7 +157,7 @@ def test_class_agnostic_by_hand():
 
 def test_only_classes_with_ground_truth():
     gt = coco(1, [(0, 2, [0, 0, 10, 10])], ['a', 'b', 'c'])
-    det = [detection(0, (2, 0.5, [0, 0, 10, 10]), (1, 0.9, [0, 0, 10, 10]))]
+    det = detection(0, (2, 0.5, [0, 0, 10, 10]), (1, 0.9, [0, 0, 10, 10]))
     result = detection_ap(gt, det)
     assert result['AP50'] == pytest.approx(1)
     assert np.isnan(result['per_class']['a']['AP50'])
@@ -177,7 +168,7 @@ def test_category_ids_from_zero_and_out_of_order():
     gt = coco(1, [(0, 0, [0, 0, 10, 10])], ['a', 'b'], first_id=0)
     gt['categories'].reverse()
     gt['annotations'][0]['id'] = 0  # pycocotools would miss the match
-    result = detection_ap(gt, [detection(0, (0, 0.5, [0, 0, 10, 10]))])
+    result = detection_ap(gt, detection(0, (0, 0.5, [0, 0, 10, 10])))
     assert result['AP'] == pytest.approx(1)
     assert result['per_class']['a']['AP'] == pytest.approx(1)
 
@@ -185,25 +176,24 @@ def test_category_ids_from_zero_and_out_of_order():
 def test_crowd_is_ignored():
     gt = coco(1, [(0, 1, [0, 0, 10, 10]), (0, 1, [50, 50, 90, 90])], ['a'])
     gt['annotations'][1]['iscrowd'] = 1
-    det = [detection(0, (1, 0.5, [0, 0, 10, 10]), (1, 0.9, [55, 55, 80, 80]))]
+    det = detection(0, (1, 0.5, [0, 0, 10, 10]), (1, 0.9, [55, 55, 80, 80]))
     assert detection_ap(gt, det)['AP'] == pytest.approx(1)
 
 
 def test_nothing_predicted_and_nothing_to_find():
     gt = coco(2, [(0, 1, [0, 0, 10, 10])])
-    for det in ([], [detection(0), detection(1)]):
-        result = detection_ap(gt, det)
-        assert result['AP30'] == result['agnostic_AP'] == 0
-        assert np.isnan(result['per_class']['b']['AP'])
+    result = detection_ap(gt, [])
+    assert result['AP30'] == result['agnostic_AP'] == 0
+    assert np.isnan(result['per_class']['b']['AP'])
     empty = coco(2, [])
-    for det in ([], [detection(0, (1, 0.5, [0, 0, 9, 9]))]):
+    for det in ([], detection(0, (1, 0.5, [0, 0, 9, 9]))):
         result = detection_ap(empty, det)
         assert np.isnan(result['AP']) and np.isnan(result['agnostic_AP50'])
 
 
 def test_unknown_image():
     with pytest.raises(ValueError, match='another data set'):
-        detection_ap(coco(1, []), [detection(7)])
+        detection_ap(coco(1, []), detection(7, (1, 0.5, [0, 0, 9, 9])))
 
 
 def test_box_iou():

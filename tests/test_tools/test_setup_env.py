@@ -151,13 +151,21 @@ def test_compile_progress(tmp_path):
 
 
 def test_failure_names_cause_cure_and_log(tmp_path, monkeypatch):
-    monkeypatch.setattr(setup_env, 'ROOT', tmp_path)
+    monkeypatch.setattr(setup_env, 'LOGS', tmp_path / 'logs')
     code = 'import sys; print("x: No space left on device"); sys.exit(3)'
     with pytest.raises(setup_env.SetupError) as error:
         setup_env.run([sys.executable, '-c', code], 'step')
     assert '| x: No space left on device' in str(error.value)
     assert 'Cure: Free some disk space' in str(error.value)
-    assert str(tmp_path / 'work_dirs/setup/step.log') in str(error.value)
+    assert str(tmp_path / 'logs/step.log') in str(error.value)
+
+
+def test_cause_is_found_far_from_the_end():
+    log = ["  ModuleNotFoundError: No module named 'x'"] + ['noise'] * 50
+    text = setup_env.cause_and_cure('\n'.join(log))
+    assert "No module named 'x'" in text
+    assert text.count('noise') == 10
+    assert 'Cure' not in text
 
 
 def test_missing_compiler(monkeypatch):

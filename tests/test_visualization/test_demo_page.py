@@ -159,6 +159,8 @@ def fake_run(root, num_train=24, num_test=6):
             nmi=0.97,
             purity=0.99,
             seconds=512.25,
+            seconds_joint=100.0,
+            center_box_side=0.5,
         ),
     )
     for stage in ('pretrain', 'joint', 'detector'):
@@ -185,7 +187,7 @@ def test_whole_page(tmp_path, monkeypatch):
         '81.2',
         '97.0',
         '<td>–</td>',
-        '512.2',
+        '<td>512</td>',
         'loss_loc',
         '<svg',
         *[f'cluster_{k} → {c}' for k, c in enumerate(classes)],

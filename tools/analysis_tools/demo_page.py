@@ -56,12 +56,14 @@ METHODS = dict(
     full=('Full detector', 'clusters matched to classes'),
     ceiling=('Ceiling: trained on ground truth', 'true classes'),
 )
-CLUSTERING = dict(
+LOCALIZER = dict(
     nmi='NMI, both modalities',
     nmi_visual='NMI, visual head',
     nmi_audio='NMI, audio head',
     purity='Purity',
     hungarian_accuracy='Hungarian accuracy',
+    pointing='Heatmap peak on the sounding object',
+    self_boxes_iou50='Self-box with IoU ≥ 0.5',
 )
 
 STYLE = """
@@ -95,15 +97,15 @@ th { color: var(--soft); font-weight: 600; font-size: 14px; }
 td { font-variant-numeric: tabular-nums; }
 td small { color: var(--soft); display: block; }
 tr.main td { font-weight: 700; }
-.columns { display: grid; gap: 28px;
-           grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); }
+.columns { display: grid; gap: 28px; margin-top: 22px;
+           grid-template-columns: repeat(auto-fit, minmax(290px, 1fr)); }
 .grid { display: grid; gap: 16px;
         grid-template-columns: repeat(auto-fill, minmax(350px, 1fr)); }
 figure { margin: 0; }
 figure img { width: 100%; display: block; border-radius: 6px; }
 figcaption { font-size: 13.5px; color: var(--soft); padding-top: 4px; }
 .cluster { display: grid; gap: 12px;
-           grid-template-columns: repeat(auto-fill, minmax(165px, 1fr)); }
+           grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); }
 .cluster img + img { border-radius: 0 0 6px 6px; margin-top: -6px; }
 audio { width: 100%; height: 34px; margin-top: 5px; display: block; }
 .key { display: inline-block; width: 12px; height: 12px; margin: 0 5px 0 14px;
@@ -141,7 +143,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--per-cluster',
         type=int,
-        default=6,
+        default=5,
         help='clips to show of every cluster',
     )
     parser.add_argument(
@@ -317,24 +319,34 @@ class DemoPage:
         detection = table(('Test images', 'AP30', 'AP50', 'AP50:95'), rows)
         rows = [
             f'<tr><td>{label}</td><td>{percent(metrics[k])}</td></tr>'
-            for k, label in CLUSTERING.items()
+            for k, label in LOCALIZER.items()
             if k in metrics
         ]
-        clusters = table(('Clusters', ''), rows) if rows else ''
-        known.update(CLUSTERING)
-        rest = {k: v for k, v in metrics.items() if k not in known}
+        tables = [table(('Training clips', 'Percent'), rows)] if rows else []
+        known.update(LOCALIZER)
+        seconds = {
+            k[8:]: v for k, v in metrics.items() if k.startswith('seconds_')
+        }
+        if 'seconds' in metrics:
+            seconds['in all'] = metrics['seconds']
+        rows = [
+            f'<tr><td>{html.escape(k)}</td><td>{v:.0f}</td></tr>'
+            for k, v in seconds.items()
+        ]
+        tables += [table(('Stage', 'Seconds'), rows)] if rows else []
         rows = [
             f'<tr><td><code>{html.escape(k)}</code></td>'
             f'<td>{figure_of(v)}</td></tr>'
-            for k, v in rest.items()
+            for k, v in metrics.items()
+            if k not in known and not k.startswith('seconds')
         ]
-        others = table(('Also in metrics.json', ''), rows) if rows else ''
+        tables += [table(('Also in metrics.json', ''), rows)] if rows else []
+        columns = ''.join(f'<div>{t}</div>' for t in tables)
         return (
             '<p class="note">In percent. Figures with and without classes '
             'are not comparable: without, all objects and all boxes count '
             'as one class.</p>'
-            f'{detection}<div class="columns"><div>{clusters}</div>'
-            f'<div>{others}</div></div>'
+            f'{detection}<div class="columns">{columns}</div>'
         )
 
     def training_frames(self) -> str:
@@ -556,7 +568,8 @@ class DemoPage:
                 sound, spectrogram = self.sound(name, clip)
                 parts.append(
                     f'<img loading="lazy" alt="" src="{spectrogram}">'
-                    f'<audio controls preload="none" src="{sound}"></audio>'
+                    f'<audio controls controlslist="nodownload '
+                    f'noplaybackrate" src="{sound}"></audio>'
                 )
             except (OSError, av.FFmpegError) as error:
                 parts.append(f'<small>{html.escape(str(error))}</small>')
@@ -715,6 +728,7 @@ def charts(log: Path) -> str:
         'time',
         'data_time',
         'memory',
+        'lr',
         'base_lr',
     }
     for line in log.read_text(encoding='utf-8').splitlines():
@@ -726,6 +740,7 @@ def charts(log: Path) -> str:
         for name, value in row.items():
             if (
                 name in ignored
+                or name.endswith('left_out')
                 or not isinstance(value, (int, float))
                 or not math.isfinite(value)
             ):
@@ -755,7 +770,7 @@ def chart(
     limits: Optional[Tuple[float, float]] = None,
 ) -> str:
     """A line chart as inline SVG with its legend."""
-    width, height, left, right, top, bottom = 380, 210, 48, 12, 8, 30
+    width, height, left, right, top, bottom = 380, 210, 56, 12, 8, 30
     xs = [x for v in series.values() for x in v[0]]
     ys = [y for v in series.values() for y in v[1]]
     x0, x1 = min(xs), max(xs)

@@ -14,7 +14,8 @@ from avdet_mm.structures import AudioVisualDataSample
 class PackAudioVisualInputs(BaseTransform):
     """Pack a sample for :class:`AudioVisualDataPreprocessor`.
 
-    Required keys: img (h, w, 3) uint8 BGR and waveform (T,) float32; with
+    Required keys: img (h, w, 3) BGR, uint8 or float in [0, 255] (rounded
+    and clipped), and waveform (T,) float32; with
     ``eval_instances``, the boxes in *original* pixels become
     ``gt_instances`` (``bboxes`` (m, 4), ``labels`` (m,), ``sounding``
     (m,)).
@@ -44,7 +45,10 @@ class PackAudioVisualInputs(BaseTransform):
             ``audio`` (T,) float32 tensors, and ``data_samples``, an
             :class:`AudioVisualDataSample`.
         """
-        frame = np.ascontiguousarray(results['img'].transpose(2, 0, 1))
+        image = results['img']
+        if image.dtype != np.uint8:  # e.g. after PhotoMetricDistortion
+            image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        frame = np.ascontiguousarray(image.transpose(2, 0, 1))
         sample = AudioVisualDataSample(
             metainfo={
                 key: results[key]

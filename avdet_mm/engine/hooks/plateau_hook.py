@@ -1,4 +1,6 @@
 """A warning when the contrastive loss learns nothing."""
+import math
+
 from mmengine.hooks import Hook
 
 from avdet_mm.registry import HOOKS
@@ -8,30 +10,32 @@ from avdet_mm.registry import HOOKS
 class PlateauHook(Hook):
     """Warn when the loss stays at log(batch size), the value of guessing.
 
+    It looks at the retrieval rate rather than at the loss: guessing finds
+    1 / B of the pairs.
+
     Args:
-        patience (int): Iterations after which at least ``margin`` of the
-            chance level must have been gained. Defaults to 500.
-        margin (float): Defaults to 0.05.
+        patience (int): The look is taken every so many iterations, at the
+            mean over the last 50. Defaults to 500.
+        factor (float): Times guessing that must be reached. Defaults to
+            1.5.
     """
 
-    def __init__(self, patience: int = 500, margin: float = 0.05) -> None:
+    def __init__(self, patience: int = 500, factor: float = 1.5) -> None:
         self.patience = patience
-        self.margin = margin
+        self.factor = factor
 
     def after_train_iter(self,
                          runner,
                          batch_idx,
                          data_batch=None,
                          outputs=None) -> None:
-        """Look at the mean retrieval rate over the last ``patience``."""
+        """Compare the retrieval rate with guessing."""
         if (runner.iter + 1) % self.patience:
             return
         scalars = runner.message_hub.log_scalars
-        window = min(self.patience, 100)
-        retrieval = scalars['train/retrieval'].mean(window)
-        guess = pow(2.718281828459045, -scalars['train/loc_chance'].current())
-        # Guessing finds 1 / B of the pairs.
-        if retrieval < (1 + 20 * self.margin) * guess:
+        retrieval = scalars['train/retrieval'].mean(min(self.patience, 50))
+        guess = math.exp(-scalars['train/loc_chance'].current())
+        if retrieval < self.factor * guess:
             runner.logger.warning(
                 f'The contrastive loss is at its plateau: after '
                 f'{runner.iter + 1} iterations frames find their own sound '

@@ -104,7 +104,8 @@ class SelfLabelHook(Hook):
                     'trained on, so its self-labels do not fit. Restore the '
                     'table, or start anew with load_from instead of '
                     'resuming.')
-            model.self_labels = self._restored['labels']
+            # Checkpoints are loaded to the device; labels live on the CPU.
+            model.self_labels = self._restored['labels'].cpu()
 
     def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
         """Assign labels if it is time."""
@@ -163,7 +164,9 @@ class SelfLabelHook(Hook):
         for i, batch in enumerate(self._loader):
             if i == self.norm_warmup:
                 break
-            model(model.data_preprocessor(batch, False)['inputs'])
+            # Batch norm of a vector needs more than one clip.
+            if len(batch['data_samples']) > 1:
+                model(model.data_preprocessor(batch, False)['inputs'])
         model.train(training)
 
     def _log(self, runner, labels: Tensor, previous: Optional[Tensor],

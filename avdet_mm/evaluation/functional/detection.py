@@ -115,9 +115,9 @@ def detection_ap(
     Args:
         ground_truth (dict): Content of a COCO json: ``images``,
             ``annotations`` (``bbox`` is ``xywh``) and ``categories``.
-        detections (Sequence[dict]): One dict per image with ``image_id``,
-            ``bboxes`` (n, 4) ``xyxy``, ``scores`` (n,) and, if
-            ``class_aware``, ``category_ids`` (n,); -1 means no class.
+        detections (Sequence[dict]): COCO results, one dict per box with
+            ``image_id``, ``bbox`` (``xywh``), ``score`` and, for class-aware
+            figures, ``category_id``; -1 means no class.
         class_aware (bool): Whether to compute the class-aware figures too.
             Defaults to True.
         max_dets (int): Most detections per image (and class) that count.
@@ -154,24 +154,16 @@ def detection_ap(
             f'ground truth (such as {min(unknown, key=str)!r}): the '
             'annotation file belongs to another data set.'
         )
-    dets = []
-    for det in detections:
-        boxes = np.asarray(det['bboxes'], dtype=np.float64).reshape(-1, 4)
-        boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
-        scores = np.asarray(det['scores'], dtype=np.float64)
-        cats = np.asarray(det['category_ids']) if class_aware else scores
-        for box, score, cat in zip(
-            boxes.tolist(), scores.tolist(), cats.tolist()
-        ):
-            dets.append(
-                dict(
-                    image_id=det['image_id'],
-                    category_id=cat,
-                    bbox=box,
-                    area=box[2] * box[3],
-                    score=score,
-                )
-            )
+    dets = [
+        dict(
+            image_id=det['image_id'],
+            category_id=det.get('category_id', -1),
+            bbox=det['bbox'],
+            area=det['bbox'][2] * det['bbox'][3],
+            score=det['score'],
+        )
+        for det in detections
+    ]
 
     merged = [
         [dict(item, category_id=1) for item in items] for items in (gts, dets)

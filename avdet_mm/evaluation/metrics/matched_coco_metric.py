@@ -251,9 +251,10 @@ class MatchedCocoMetric(BaseMetric):
                     total,
                 )
 
+        detections = [row for r in results for row in self._rows(r)]
         metrics = detection_ap(
             ground_truth,
-            results,
+            detections,
             class_aware=self.class_aware,
             max_dets=self.max_dets,
         )
@@ -263,6 +264,25 @@ class MatchedCocoMetric(BaseMetric):
         if not ground_truth.get('annotations'):
             logger.warning('There is no ground truth at all, so AP is nan.')
         return metrics
+
+    @staticmethod
+    def _rows(result: dict) -> List[dict]:
+        """Predictions of one image as COCO results."""
+        boxes = result['bboxes'].astype(np.float64).reshape(-1, 4)
+        boxes[:, 2:] -= boxes[:, :2]
+        scores = result['scores'].astype(np.float64)
+        cats = result.get('category_ids', np.full(len(boxes), -1))
+        return [
+            dict(
+                image_id=result['image_id'],
+                bbox=box,
+                score=score,
+                category_id=cat,
+            )
+            for box, score, cat in zip(
+                boxes.tolist(), scores.tolist(), cats.tolist()
+            )
+        ]
 
     def _table(self, per_class: Dict[str, dict]) -> str:
         """Per-class figures as lines of text."""

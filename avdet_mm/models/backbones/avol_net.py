@@ -63,10 +63,15 @@ class AVOLNet(BaseModule):
         if init_cfg is None:
             init_cfg = dict(type='Kaiming', layer='Conv2d', mode='fan_out')
         super().__init__(init_cfg)
-        if not set(out_indices) <= set(range(self.num_stages)):
+        if not out_indices or not set(out_indices) <= set(
+                range(self.num_stages)):
             raise ValueError(
-                f'out_indices must lie in 0..{self.num_stages - 1}, got '
-                f'{tuple(out_indices)}.')
+                f'out_indices must lie in 0..{self.num_stages - 1}, at least '
+                f'one, got {tuple(out_indices)}.')
+        if frozen_stages > max(out_indices):
+            raise ValueError(
+                f'frozen_stages must be at most {max(out_indices)}, the last '
+                f'stage of out_indices, got {frozen_stages}.')
         self.out_indices = tuple(out_indices)
         self.pooled_stages = tuple(pooled_stages)
         self.frozen_stages = frozen_stages
@@ -86,6 +91,14 @@ class AVOLNet(BaseModule):
                         padding=1,
                         norm_cfg=norm_cfg))
                 in_channels = channels
+        # Optimizers and DDP look at it before training starts.
+        self._freeze()
+
+    def _freeze(self) -> None:
+        for i in range(self.frozen_stages + 1):
+            for conv in self._stage(i):
+                conv.eval()
+                conv.requires_grad_(False)
 
     def _stage(self, i: int) -> Tuple[ConvModule, ConvModule]:
         return (getattr(self, f'conv{i + 1}_1'),
@@ -106,10 +119,7 @@ class AVOLNet(BaseModule):
     def train(self, mode: bool = True) -> 'AVOLNet':
         """Set the mode, but keep frozen parts and batch norm as asked."""
         super().train(mode)
-        for i in range(self.frozen_stages + 1):
-            for conv in self._stage(i):
-                conv.eval()
-                conv.requires_grad_(False)
+        self._freeze()
         if mode and self.norm_eval:
             for module in self.modules():
                 if isinstance(module, _BatchNorm):

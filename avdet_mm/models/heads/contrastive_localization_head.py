@@ -5,13 +5,28 @@ from typing import Dict, Optional, Tuple, Union
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
-from mmengine.dist import get_world_size
+from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
 from mmengine.model import BaseModule
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 from avdet_mm.registry import MODELS
 from .mlp import pointwise_mlp
+
+
+class _GatherWithGrad(torch.autograd.Function):
+    # PyTorch's differentiable all_gather mixes up gradients that are not
+    # contiguous, e.g. of a transposed matrix.
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.rank, ctx.size = get_rank(), len(x)
+        return torch.cat(all_gather(x.contiguous()))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        all_reduce(grad, 'sum')
+        return grad.narrow(0, ctx.rank * ctx.size, ctx.size)
 
 
 def gather_with_grad(x: Tensor) -> Tensor:
@@ -22,7 +37,7 @@ def gather_with_grad(x: Tensor) -> Tensor:
     DistributedDataParallel takes that factor out again, so the update is
     exactly that of one process with the whole batch.
     """
-    return x if get_world_size() == 1 else torch.cat(all_gather(x))
+    return x if get_world_size() == 1 else _GatherWithGrad.apply(x)
 
 
 @MODELS.register_module()

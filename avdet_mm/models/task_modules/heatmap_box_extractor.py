@@ -42,14 +42,15 @@ class HeatmapBoxExtractor:
             raise ValueError(
                 f"beta_on must be 'mean' or 'max', got {beta_on!r}.")
         ends = [beta] if isinstance(beta, (int, float)) else list(beta)
-        if len(ends) not in (1, 2) or not all(0 <= b <= 1 for b in ends):
+        if len(ends) not in (1, 2) or not 0 <= ends[0] <= ends[-1] <= 1:
             raise ValueError('beta must be a number in [0, 1] or a range of '
-                             f'two such numbers, got {beta}.')
+                             f'two such numbers, ascending, got {beta}.')
         self.beta_range = (float(ends[0]), float(ends[-1]))
         self.beta_on = beta_on
         self.multi = multi
         self.min_area = min_area
 
+    @torch.no_grad()
     def __call__(self, heatmaps: Tensor,
                  size: Tuple[int, int]) -> List[Tuple[Tensor, Tensor]]:
         """Extract boxes from a batch of heatmaps.
@@ -69,6 +70,10 @@ class HeatmapBoxExtractor:
             heatmaps[:, None].float(), size, mode='bilinear',
             align_corners=False)[:, 0]
         thresholds = self.thresholds(fine)
+        # Rounding lifts half of a constant map above its own mean.
+        low, high = heatmaps.amin(dim=(1, 2)), heatmaps.amax(dim=(1, 2))
+        flat = high - low <= 1e-6 * torch.maximum(low.abs(), high.abs())
+        thresholds = thresholds.masked_fill(flat, torch.inf)
         masks = (fine > thresholds[:, None, None]).to(torch.uint8)
         fine, masks = fine.cpu().numpy(), masks.cpu().numpy()
         return [self._boxes(m, f) for m, f in zip(masks, fine)]

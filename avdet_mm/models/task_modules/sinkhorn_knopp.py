@@ -43,13 +43,13 @@ class SinkhornKnopp:
             transport problem. Defaults to 20 (SeLaVi).
         max_iters (int): Defaults to 2000 (SeLaVi).
         tolerance (float): Stop when the column sums are off by less than
-            this in total; they sum to 1. Defaults to 1e-3.
+            this in total; they sum to 1. Defaults to 1e-2.
     """
 
     def __init__(self,
                  sharpness: float = 20.,
                  max_iters: int = 2000,
-                 tolerance: float = 1e-3) -> None:
+                 tolerance: float = 1e-2) -> None:
         if sharpness <= 0 or max_iters < 1 or tolerance <= 0:
             raise ValueError('sharpness, max_iters and tolerance must be '
                              'positive.')
@@ -96,12 +96,13 @@ class SinkhornKnopp:
         if marginals is None:
             log_r = logits.new_full((num_clusters, ), -math.log(num_clusters))
         else:
-            r = torch.as_tensor(marginals).to(logits)
-            if (r.shape != (num_clusters, ) or (r <= 0).any()
+            r = torch.as_tensor(
+                marginals, dtype=logits.dtype, device=logits.device)
+            if (r.shape != (num_clusters, ) or not (r > 0).all()
                     or abs(r.sum().item() - 1) > 1e-6):
                 raise ValueError(f'marginals must be {num_clusters} positive '
                                  f'numbers that sum to 1, got {marginals}.')
-            log_r = r.log()
+            log_r = (r / r.sum()).log()
 
         v = torch.zeros_like(log_r)
         for iteration in range(1, self.max_iters + 1):

@@ -1,0 +1,283 @@
+"""Tests of the smaller hooks."""
+import json
+import logging
+import math
+import pickle
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.registry import HOOKS
+
+from avdet_mm.engine.hooks import (
+    AnnealedPoolingHook,
+    EpochSeedHook,
+    LogMelStatsHook,
+    PlateauHook,
+)
+from avdet_mm.models.data_preprocessors import AudioVisualDataPreprocessor
+from tests.toy import ToyClips, loader_cfg, make_runner, model_cfg, scalars
+
+
+def test_hooks_are_registered():
+    for name in ('AnnealedPoolingHook', 'EpochSeedHook', 'LogMelStatsHook',
+                 'PlateauHook', 'PseudoLabelHook', 'SelfLabelHook'):
+        assert HOOKS.get(f'avdet_mm.{name}').__name__ == name
+
+
+# AnnealedPoolingHook
+
+
+def pooling_at(hook, iteration, iters_per_epoch=10):
+    chosen = ['untouched']
+    runner = SimpleNamespace(
+        iter=iteration,
+        train_dataloader=range(iters_per_epoch),
+        model=SimpleNamespace(
+            localization_head=SimpleNamespace(set_pooling=chosen.append)))
+    hook.before_train_iter(runner, 0)
+    return chosen[-1]
+
+
+def test_share_shrinks_geometrically():
+    hook = AnnealedPoolingHook(begin=1, end_epoch=3, start=0.5, end=0.02)
+    assert pooling_at(hook, 0) == 'untouched'
+    assert pooling_at(hook, 9) == 'untouched'
+    assert pooling_at(hook, 10) == pytest.approx(0.5)
+    # Halfway: the geometric mean.
+    assert pooling_at(hook, 20) == pytest.approx(0.1)
+    assert pooling_at(hook, 15) == pytest.approx(0.5 * 25**-0.25)
+    last = pooling_at(hook, 29)
+    assert last == pytest.approx(0.5 * 25**-0.95)
+    assert last > 0.02
+    assert pooling_at(hook, 30) == 'max'
+    assert pooling_at(hook, 1000) == 'max'
+    # Whatever came before: resuming changes nothing.
+    assert pooling_at(hook, 20) == pytest.approx(0.1)
+
+
+def test_annealing_in_a_training(tmp_path):
+    cfg = model_cfg()
+    cfg['localization_head']['pooling'] = 'mean'
+    runner = make_runner(
+        tmp_path,
+        cfg,
+        ToyClips(8), [
+            dict(
+                type='avdet_mm.AnnealedPoolingHook',
+                begin=1,
+                end_epoch=2,
+                start=0.5,
+                end=0.125)
+        ],
+        epochs=3)
+    seen = []
+    loss = runner.model.localization_head.loss
+
+    def probe(*args):
+        seen.append(runner.model.localization_head.pooling)
+        return loss(*args)
+
+    runner.model.localization_head.loss = probe
+    runner.train()
+    assert seen == [
+        'mean', 'mean',
+        pytest.approx(0.5),
+        pytest.approx(0.25), 'max', 'max'
+    ]
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(begin=2, end_epoch=2),
+    dict(begin=-1, end_epoch=2),
+    dict(begin=0, end_epoch=2, start=0.1, end=0.5),
+    dict(begin=0, end_epoch=2, start=1.),
+    dict(begin=0, end_epoch=2, end=0.),
+])
+def test_bad_annealing(kwargs):
+    with pytest.raises(ValueError, match='AnnealedPoolingHook'):
+        AnnealedPoolingHook(**kwargs)
+
+
+# LogMelStatsHook
+
+
+def stats_of(preprocessor, dataset, indices):
+    values = np.concatenate([
+        preprocessor.log_mel(dataset[i]['inputs']['audio'][None]).numpy().
+        ravel() for i in indices
+    ]).astype(np.float64)
+    return values.mean(), values.std()
+
+
+def fresh_model_cfg():
+    cfg = model_cfg()
+    for key in ('audio_mean', 'audio_std'):
+        cfg['data_preprocessor'].pop(key)
+    return cfg
+
+
+@pytest.mark.parametrize('num_clips, indices', [(256, range(8)),
+                                                (8, range(8)), (4, range(
+                                                    0, 8, 2)), (1, [0])])
+def test_statistics_are_measured(tmp_path, num_clips, indices):
+    runner = make_runner(
+        tmp_path, fresh_model_cfg(), ToyClips(8),
+        [dict(type='avdet_mm.LogMelStatsHook', num_clips=num_clips)])
+    preprocessor = runner.model.data_preprocessor
+    assert preprocessor.audio_std == 0
+    runner.call_hook('before_train')
+    mean, std = stats_of(preprocessor, ToyClips(8), indices)
+    assert preprocessor.audio_mean.item() == pytest.approx(mean, rel=1e-4)
+    assert preprocessor.audio_std.item() == pytest.approx(std, rel=1e-3)
+
+
+def test_statistics_travel_and_are_measured_once(tmp_path):
+    hooks = [dict(type='avdet_mm.LogMelStatsHook')]
+    first = make_runner(
+        tmp_path / 'a', fresh_model_cfg(), ToyClips(8), hooks, epochs=1)
+    first.train()
+    expected = first.model.data_preprocessor.audio_mean.clone()
+    second = make_runner(
+        tmp_path / 'b',
+        fresh_model_cfg(),
+        ToyClips(4),  # softer clips
+        hooks,
+        epochs=1,
+        load_from=str(tmp_path / 'a/epoch_1.pth'))
+    second.train()
+    assert second.model.data_preprocessor.audio_mean == expected
+
+
+def test_deviation_of_silence():
+    dataset = ToyClips(4)
+    dataset.audio.zero_()
+    preprocessor = AudioVisualDataPreprocessor(n_mels=4)
+    runner = SimpleNamespace(
+        model=SimpleNamespace(data_preprocessor=preprocessor),
+        train_dataloader=SimpleNamespace(dataset=dataset),
+        logger=logging.getLogger('test'))
+    LogMelStatsHook().before_train(runner)
+    assert preprocessor.audio_mean.item() == pytest.approx(math.log(1e-6))
+    assert preprocessor.audio_std.item() == pytest.approx(1e-3)
+
+
+# PlateauHook
+
+
+def warnings_of(retrieval, batch_size, iterations, **kwargs):
+    """Iterations after which the hook warns, of constant figures."""
+    warned = []
+    hub = MessageHub.get_instance(f'plateau_{random.random()}')
+    runner = SimpleNamespace(
+        iter=0,
+        message_hub=hub,
+        logger=SimpleNamespace(
+            warning=lambda message: warned.append((runner.iter, message))))
+    hook = PlateauHook(**kwargs)
+    for runner.iter in range(iterations):
+        hub.update_scalar('train/retrieval', retrieval)
+        hub.update_scalar('train/loc_chance', math.log(batch_size))
+        hub.update_scalar('train/loss_loc', math.log(batch_size))
+        hook.after_train_iter(runner, 0)
+    return warned
+
+
+def test_guessing_is_a_plateau():
+    warned = warnings_of(1 / 32, 32, 60, patience=25)
+    assert [i for i, _ in warned] == [24, 49]
+    assert 'temperature' in warned[0][1] and '0.031' in warned[0][1]
+
+
+def test_learning_is_no_plateau():
+    assert warnings_of(0.9, 32, 60, patience=25) == []
+
+
+def test_no_warning_before_its_time():
+    assert warnings_of(1 / 32, 32, 24, patience=25) == []
+
+
+def test_plateau_in_a_training(tmp_path, caplog):
+    # Equal clips: nothing can be told apart.
+    dataset = ToyClips(8)
+    dataset.frames[:] = dataset.frames[0].clone()
+    dataset.audio[:] = dataset.audio[0].clone()
+    runner = make_runner(
+        tmp_path,
+        model_cfg(),
+        dataset, [dict(type='avdet_mm.PlateauHook', patience=4)],
+        epochs=2)
+    warned = []
+    runner.logger.warning = lambda message, *a: warned.append(message)
+    runner.train()
+    assert sum('plateau' in m for m in warned) == 1
+    assert set(scalars(tmp_path, 'loc_chance').values()) == {
+        pytest.approx(math.log(4), abs=1e-4)
+    }
+
+
+# EpochSeedHook
+
+
+def draws(seed, epoch, noise):
+    """What is drawn after the hook, whatever was drawn before it."""
+    random.seed(noise)
+    np.random.seed(noise)
+    torch.manual_seed(noise)
+    EpochSeedHook().before_train_epoch(
+        SimpleNamespace(seed=seed, epoch=epoch))
+    return random.random(), np.random.rand(), torch.rand(1).item()
+
+
+def test_random_numbers_depend_on_the_epoch_alone():
+    first = draws(0, 3, noise=1)
+    assert draws(0, 3, noise=2) == first
+    others = [draws(0, 4, 1), draws(1, 3, 1), draws(3, 0, 1)]
+    for other in others:
+        assert all(a != b for a, b in zip(first, other))
+
+
+def test_random_numbers_differ_between_ranks(monkeypatch):
+    first = draws(0, 3, noise=1)
+    monkeypatch.setattr('avdet_mm.engine.hooks.epoch_seed_hook.get_rank',
+                        lambda: 1)
+    assert all(a != b for a, b in zip(first, draws(0, 3, noise=1)))
+
+
+# PseudoLabelHook
+
+
+def test_pseudo_labels_after_training(tmp_path):
+    dataset = ToyClips(8)
+    out, dump = tmp_path / 'labels.json', tmp_path / 'dump.pkl'
+    runner = make_runner(
+        tmp_path,
+        model_cfg(),
+        dataset, [
+            dict(
+                type='avdet_mm.PseudoLabelHook',
+                dataloader=loader_cfg(ToyClips(5), 2),
+                out_file=str(out),
+                dump_file=str(dump))
+        ],
+        epochs=1)
+    after = []
+    runner.model.train()
+    runner.hooks[0].before_train = lambda runner: after.append(out.exists())
+    runner.train()
+    assert after == [False]
+    coco = json.loads(out.read_text())
+    assert [x['clip_id'] for x in coco['images']] == ToyClips(5).clip_ids
+    with open(dump, 'rb') as file:
+        samples = pickle.load(file)
+    # By the trained weights, which are those of the checkpoint.
+    state = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    runner.model.load_state_dict(state['state_dict'])
+    runner.model.eval()
+    from mmengine.dataset import pseudo_collate
+    batch = runner.model.data_preprocessor(pseudo_collate([dataset[3]]))
+    expected, = runner.model(**batch, mode='predict')
+    torch.testing.assert_close(samples[3]['heatmap'], expected.heatmap)
