@@ -20,11 +20,13 @@ LOCATIONS = {
 
 def _child(name: str) -> root.Registry:
     parent = getattr(root, name)
+    location = LOCATIONS.get(name)
     return root.Registry(
         parent.name,
         parent=parent,
         scope='avdet_mm',
-        locations=[f'avdet_mm.{LOCATIONS[name]}'])
+        locations=[f'avdet_mm.{location}'] if location else [],
+    )
 
 
 DATASETS = _child('DATASETS')
@@ -35,3 +37,17 @@ HOOKS = _child('HOOKS')
 FUNCTIONS = _child('FUNCTIONS')
 METRICS = _child('METRICS')
 VISUALIZERS = _child('VISUALIZERS')
+
+# Nothing of our own; without them MMEngine warns about the default scope.
+RUNNERS = _child('RUNNERS')
+LOOPS = _child('LOOPS')
+DATA_SAMPLERS = _child('DATA_SAMPLERS')
+WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS')
+MODEL_WRAPPERS = _child('MODEL_WRAPPERS')
+OPTIMIZERS = _child('OPTIMIZERS')
+OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS')
+OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS')
+PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS')
+EVALUATOR = _child('EVALUATOR')
+VISBACKENDS = _child('VISBACKENDS')
+LOG_PROCESSORS = _child('LOG_PROCESSORS')

@@ -12,6 +12,19 @@ os.environ.setdefault('CUDA_VISIBLE_DEVICES', '')
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def plain_config_dumps():
+    """Runners dump their configs; laying them out takes seconds each."""
+    with pytest.MonkeyPatch.context() as patch:
+        # MMEngine imports it from there, its version decides when.
+        for place in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):
+            patch.setattr(
+                f'{place}.FormatCode',
+                lambda text, **kwargs: (text, False),
+                raising=False)
+        yield
+
+
 @pytest.fixture(scope='session')
 def gloo():
     """Calls a function on two processes: ``gloo(function, *args)``."""

@@ -151,6 +151,8 @@ def load_config(name, demo_dir, monkeypatch):
     cfg = Config.fromfile(path)
     shrink(cfg._cfg_dict)
     cfg.experiment_name = experiment_name()
+    # MMDetection names it: all runners of a process would share one.
+    cfg.visualizer.pop('name', None)
     return cfg
 
 

@@ -54,7 +54,7 @@ def generate_pseudo_labels(model: Module,
     model.eval()
     results = {}
     batches = mmengine.track_iter_progress(
-        dataloader) if is_main_process() else dataloader
+        (dataloader, len(dataloader))) if is_main_process() else dataloader
     for batch in batches:
         data = model.data_preprocessor(batch, False)
         for sample in model(**data, mode='predict'):

@@ -1,7 +1,8 @@
 # Stage 1b on the demo's clips: both heads, max pooling, self-labels by
 # Sinkhorn-Knopp; then stage 2: the COCO json of self-labels.
 _base_ = ['./pretrain_demo.py']
-load_from = '{{$AVDET_DEMO_DIR:work_dirs/demo}}/pretrain/epoch_6.pth'
+demo_dir = '{{$AVDET_DEMO_DIR:work_dirs/demo}}'
+load_from = demo_dir + '/pretrain/epoch_6.pth'
 num_clusters = 8
 model = dict(
     localization_head=dict(pooling='max'),
@@ -24,7 +25,7 @@ export_pipeline = [
     dict(type='avdet_mm.LoadClip', frame_time='middle'),
     dict(
         type='avdet_mm.ExportFrame',
-        out_dir={{_base_.demo_dir}} + '/self_labels_images'),
+        out_dir=demo_dir + '/self_labels_images'),
     dict(
         type='mmdet.Resize',
         scale=(100000, {{_base_.frame_size}}),
@@ -36,8 +37,8 @@ custom_hooks = [
     dict(
         type='avdet_mm.SelfLabelHook',
         dataloader={{_base_.label_dataloader}},
-        num_updates=5,
-        power=1.),
+        num_updates=8,
+        power=2.),
     dict(
         type='avdet_mm.PseudoLabelHook',
         dataloader=dict(
@@ -53,8 +54,8 @@ custom_hooks = [
                 data_root={{_base_.data_root}},
                 pipeline=export_pipeline,
                 test_mode=True)),
-        out_file={{_base_.demo_dir}} + '/self_labels.json',
-        dump_file={{_base_.demo_dir}} + '/localizer_predictions.pkl'),
+        out_file=demo_dir + '/self_labels.json',
+        dump_file=demo_dir + '/localizer_predictions.pkl'),
 ]
 val_evaluator = [
     dict(type='avdet_mm.LocalizationMetric'),

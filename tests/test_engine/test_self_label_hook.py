@@ -113,6 +113,21 @@ def test_labels_are_assigned_on_schedule(tmp_path, monkeypatch):
     assert nmi and all(0 <= v <= 1 for v in nmi.values())
 
 
+def test_agreement_of_the_heads_is_logged(tmp_path):
+    runner = toy_runner(tmp_path)
+    runner.train()
+    find_hook(runner).update(runner)
+    model = runner.model.eval()
+    agree = 0
+    for i in range(12):
+        data = model.data_preprocessor(pseudo_collate([ToyClips(12)[i]]))
+        outs = model(data['inputs'])
+        agree += int(outs['visual_logits'].argmax()) == int(
+            outs['audio_logits'].argmax())
+    logged = runner.message_hub.get_scalar('train/head_agreement').current()
+    assert logged == pytest.approx(agree / 12)
+
+
 def test_labels_come_before_the_forward_pass(tmp_path, monkeypatch):
     events = []
     monkeypatch.setattr(SelfLabelHook, 'update',

@@ -1,9 +1,11 @@
 """Transforms of one sample: loading, visual, audio, formatting."""
 from .audio import RandomAudioGain
+from .export_frame import ExportFrame
 from .formatting import PackAudioVisualInputs
 from .loading import LoadClip
 from .visual import CenterSquareCrop
 
 __all__ = [
-    'CenterSquareCrop', 'LoadClip', 'PackAudioVisualInputs', 'RandomAudioGain'
+    'CenterSquareCrop', 'ExportFrame', 'LoadClip', 'PackAudioVisualInputs',
+    'RandomAudioGain'
 ]

@@ -21,9 +21,15 @@ class ExportFrame(BaseTransform):
     Args:
         out_dir (str): Folder, created if needed.
         suffix (str): Image format. Defaults to ``'png'``.
+
+    Raises:
+        ValueError: If OpenCV cannot write the format.
     """
 
     def __init__(self, out_dir: str, suffix: str = 'png') -> None:
+        if not cv2.haveImageWriter(f'a.{suffix}'):
+            raise ValueError(f'OpenCV cannot write .{suffix} images. Choose '
+                             "another suffix, e.g. 'png'.")
         self.out_dir = out_dir
         self.suffix = suffix
 
@@ -35,14 +41,12 @@ class ExportFrame(BaseTransform):
             OSError: If the file cannot be written.
         """
         name = results['clip_id']
-        if name in ('.', '..') or os.sep in name or '\0' in name:
+        if name in ('', '.', '..') or os.sep in name or '\0' in name:
             raise ValueError(f'clip_id {name!r} cannot be used as a file '
                              'name. Rename it in the clip table.')
         os.makedirs(self.out_dir, exist_ok=True)
         path = osp.join(self.out_dir, f'{name}.{self.suffix}')
-        ok, data = cv2.imencode(f'.{self.suffix}', results['img'])
-        if not ok:
-            raise ValueError(f'OpenCV cannot write .{self.suffix} images.')
+        _, data = cv2.imencode(f'.{self.suffix}', results['img'])
         with open(f'{path}.tmp{os.getpid()}', 'wb') as f:
             f.write(data.tobytes())
         os.replace(f'{path}.tmp{os.getpid()}', path)

@@ -15,7 +15,10 @@ from avdet_mm.evaluation.functional import (
     contingency_matrix,
     normalized_mutual_information,
 )
-from avdet_mm.models.task_modules.sinkhorn_knopp import mean_log_probs
+from avdet_mm.models.task_modules.sinkhorn_knopp import (
+    SKResult,
+    mean_log_probs,
+)
 from avdet_mm.registry import HOOKS, TASK_UTILS
 from ..utils import unwrap
 
@@ -117,29 +120,41 @@ class SelfLabelHook(Hook):
         """One labelling pass over all clips, one Sinkhorn-Knopp."""
         model = unwrap(runner.model)
         self._warm_up_norms(model)
-        index, log_probs = self._predict(model)
+        index, log_probs, agree = self._predict(model)
         result = self.solver(log_probs, self.marginals)
         labels = self._gather(index, result.labels,
                               len(self._loader.dataset))
-        self._log(runner, labels, model.self_labels, result)
+        all_reduce(agree)
+        self._log(runner, labels, model.self_labels, result,
+                  agree.item() / len(labels))
         model.self_labels = labels
 
-    def _predict(self, model: BaseModel) -> Tuple[Tensor, Tensor]:
-        """This rank's sample indices (n,) and log-probabilities (n, K)."""
+    def _predict(self, model: BaseModel) -> Tuple[Tensor, Tensor, Tensor]:
+        """Classify this rank's clips.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: Sample indices (n,),
+            log-probabilities (n, K), and the number of clips that both
+            heads put into the same cluster.
+        """
         training = model.training
         model.eval()
-        index, log_probs = [], []
+        index, log_probs = [], [
+            torch.zeros(0, model.cluster_head.num_clusters).double()
+        ]
+        agree = torch.zeros(())
         for batch in self._loader:
             data = model.data_preprocessor(batch, False)
             outs = model(data['inputs'], mode='tensor')
             index += [s.sample_idx for s in data['data_samples']]
-            log_probs.append(
-                mean_log_probs(outs['visual_logits'], outs['audio_logits']))
+            visual, audio = outs['visual_logits'], outs['audio_logits']
+            log_probs.append(mean_log_probs(visual, audio))
+            agree += (visual.argmax(1) == audio.argmax(1)).sum().cpu()
         model.train(training)
-        num_clusters = model.cluster_head.num_clusters
-        return torch.tensor(index, dtype=torch.long), torch.cat(
-            log_probs) if log_probs else torch.zeros(
-                0, num_clusters, dtype=torch.double)
+        device = log_probs[-1].device
+        return (torch.tensor(index, dtype=torch.long),
+                torch.cat([x.to(device) for x in log_probs]),
+                agree.to(device))
 
     @staticmethod
     def _gather(index: Tensor, labels: Tensor, total: int) -> Tensor:
@@ -170,23 +185,25 @@ class SelfLabelHook(Hook):
         model.train(training)
 
     def _log(self, runner, labels: Tensor, previous: Optional[Tensor],
-             result) -> None:
+             result: SKResult, agreement: float) -> None:
+        """Say how the labels look; no ground truth is needed for it."""
         num_clusters = len(result.potentials)
         sizes = cluster_sizes(labels.numpy(), num_clusters)
         entropy = cluster_entropy(labels.numpy(), num_clusters)
         line = (f'Self-labels at iteration {runner.iter}: {len(labels)} '
                 f'clips, cluster sizes {sizes.min()} to {sizes.max()}, '
-                f'entropy {entropy:.3f}; Sinkhorn-Knopp '
-                f'{result.iterations} iterations, column error '
-                f'{result.error:.1e}')
+                f'entropy {entropy:.3f}; both heads agree on '
+                f'{agreement:.1%}; Sinkhorn-Knopp {result.iterations} '
+                f'iterations, column error {result.error:.1e}')
+        runner.message_hub.update_scalar('train/head_agreement', agreement)
         if result.error > self.solver.tolerance:
             line += ' (not converged)'
         if previous is not None:
-            agreement = normalized_mutual_information(
+            change = normalized_mutual_information(
                 contingency_matrix(labels.numpy(), previous.numpy()))
-            line += f'; NMI to the last labels {agreement:.3f}'
+            line += f'; NMI to the last labels {change:.3f}'
             runner.message_hub.update_scalar('train/nmi_to_last_labels',
-                                             agreement)
+                                             change)
         runner.logger.info(line + '.')
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:

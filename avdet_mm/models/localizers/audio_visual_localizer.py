@@ -162,8 +162,9 @@ class AudioVisualLocalizer(BaseModel):
             if self.cluster_head is not None:
                 instances.labels = labels[i].expand(len(scores))
                 instances.label_scores = label_scores[i].expand(len(scores))
-                sample.visual_logits = outs['visual_logits'][i]
-                sample.audio_logits = outs['audio_logits'][i]
-            sample.heatmap = heatmaps[i]
+                sample.visual_logits = outs['visual_logits'][i].clone()
+                sample.audio_logits = outs['audio_logits'][i].clone()
+            # Copies: a pickled view would carry the whole batch along.
+            sample.heatmap = heatmaps[i].clone()
             sample.pred_instances = instances
         return data_samples

@@ -183,7 +183,8 @@ def test_temperature_is_learned_and_clamped():
     assert head.log_scale.shape == ()
     # Two frames, scores s * eye(2): loss = log(1 + exp(-s)).
     head.log_scale.data.fill_(math.log(1.5))
-    head.loss(torch.eye(2).view(2, 2, 1, 1), torch.eye(2))['loss_loc'].backward()
+    losses = head.loss(torch.eye(2).view(2, 2, 1, 1), torch.eye(2))
+    losses['loss_loc'].backward()
     expected = -1.5 / (1 + math.exp(1.5))
     assert head.log_scale.grad.item() == pytest.approx(expected, rel=1e-5)
     head.log_scale.data.fill_(10.)
@@ -212,7 +213,8 @@ def loss_and_gradients(pooling, start, stop):
     """On a part of a batch of 6; gradients averaged over ranks, as by DDP."""
     torch.manual_seed(0)
     head = make_head(pooling=pooling, norm_cfg=None, temperature=0.3).double()
-    maps, vectors = torch.randn(6, 6, 3, 3).double(), torch.randn(6, 5).double()
+    maps = torch.randn(6, 6, 3, 3).double()
+    vectors = torch.randn(6, 5).double()
     # The head normalizes in single precision; here precision matters.
     visual = F.normalize(head.visual_mlp(maps[start:stop]), dim=1)
     audio = F.normalize(
