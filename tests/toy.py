@@ -1,12 +1,12 @@
 """Tiny models, data and runners for tests."""
-import copy
 import itertools
+import json
 import os
 import os.path as osp
 
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import Dataset
 
@@ -138,9 +138,9 @@ def scalars(work_dir, key='loss'):
             continue
         with open(osp.join(folder, 'scalars.json')) as file:
             for line in file:
-                row = Config(eval(line, dict(NaN=float('nan'))))
+                row = json.loads(line)
                 if key in row:
-                    found[row.step] = row[key]
+                    found[row['step']] = row[key]
     return found
 
 
@@ -173,8 +173,3 @@ def find_hook(cfg, name):
     """The config of a custom hook."""
     hook, = (h for h in cfg.custom_hooks if h['type'] == f'avdet_mm.{name}')
     return hook
-
-
-def merged(base, **kwargs):
-    """A deep copy of a config dict with changes."""
-    return ConfigDict(copy.deepcopy(dict(base)), **kwargs)

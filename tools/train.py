@@ -5,7 +5,7 @@ import os.path as osp
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,8 +62,13 @@ def main() -> None:
                              'auto_scale_lr.base_batch_size in the config.')
         cfg.auto_scale_lr.enable = True
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        latest = find_latest_checkpoint(
+            cfg.work_dir) if args.resume == 'auto' else args.resume
+        if latest is None:
+            print(f'No checkpoint in {cfg.work_dir}: training starts anew.')
+        else:
+            cfg.resume = True
+            cfg.load_from = latest
     Runner.from_cfg(cfg).train()
 
 

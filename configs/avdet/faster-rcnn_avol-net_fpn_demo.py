@@ -10,16 +10,18 @@ custom_imports = dict(imports=['avdet_mm'], allow_failed_imports=False)
 demo_dir = '{{$AVDET_DEMO_DIR:work_dirs/demo}}'
 data_root = demo_dir + '/data/'
 num_clusters = 8
-image_size = (128, 128)
+image_size = (108, 108)
 channels = 48
 
 model = dict(
+    data_preprocessor=dict(pad_size_divisor=4),
     backbone=dict(
         _delete_=True,
         type='avdet_mm.AVOLNet',
         base_channels=16,
         pooled_stages=(0, 1),
         out_indices=(1, 3),
+        frozen_stages=1,
         norm_eval=True,
         init_cfg=dict(
             type='Pretrained',
@@ -100,7 +102,7 @@ val_dataloader = test_dataloader
 val_evaluator = test_evaluator
 
 # The detector is evaluated once, after its last epoch.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=5, val_interval=5)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=4)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -111,7 +113,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
     dict(
         type='CosineAnnealingLR',
-        T_max=5,
+        T_max=4,
         eta_min=1e-5,
         convert_to_iter_based=True),
 ]

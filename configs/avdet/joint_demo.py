@@ -37,7 +37,7 @@ custom_hooks = [
     dict(
         type='avdet_mm.SelfLabelHook',
         dataloader={{_base_.label_dataloader}},
-        num_updates=8,
+        num_updates=5,
         power=2.),
     dict(
         type='avdet_mm.PseudoLabelHook',

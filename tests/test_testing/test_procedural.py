@@ -49,8 +49,9 @@ def test_contents_and_tight_boxes(split):
             assert (o['label'] is None) == (o['kind'] not in CLASSES.values())
             ys, xs = np.where(o['mask'])
             extent = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-            # Exact to a pixel, and a little for the tips of triangles.
-            assert np.abs(np.subtract(extent, o['bbox'])).max() <= 1.2
+            # Exact to a pixel, and a little for sharp tips, whose last pixels
+            # are covered by less than the quarter that the mask asks for.
+            assert np.abs(np.subtract(extent, o['bbox'])).max() <= 1.5
             assert min(o['bbox']) >= 0 and max(o['bbox']) <= 96
         cover = sum(o['mask'].astype(int) for o in objects)
         assert (cover > 1).sum() <= 0.15 * (cover > 0).sum()

@@ -12,7 +12,8 @@ import torch
 from avdet_mm.evaluation.functional import box_iou
 from avdet_mm.models.task_modules import HeatmapBoxExtractor
 from avdet_mm.models.task_modules.heatmap_box_extractor import (
-    boxes_to_original)
+    boxes_to_original,
+)
 
 
 def best_iou(sample: dict, extractor: HeatmapBoxExtractor) -> float:

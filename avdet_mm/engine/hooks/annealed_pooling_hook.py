@@ -2,6 +2,7 @@
 from mmengine.hooks import Hook
 
 from avdet_mm.registry import HOOKS
+
 from ..utils import unwrap
 
 

@@ -4,6 +4,7 @@ from mmengine.dist import broadcast, is_main_process
 from mmengine.hooks import Hook
 
 from avdet_mm.registry import HOOKS
+
 from ..utils import unwrap
 
 

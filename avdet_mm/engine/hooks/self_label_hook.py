@@ -20,6 +20,7 @@ from avdet_mm.models.task_modules.sinkhorn_knopp import (
     mean_log_probs,
 )
 from avdet_mm.registry import HOOKS, TASK_UTILS
+
 from ..utils import unwrap
 
 

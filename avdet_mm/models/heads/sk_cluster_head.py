@@ -6,6 +6,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from avdet_mm.registry import MODELS
+
 from .mlp import pointwise_mlp
 
 IGNORE_LABEL = -1

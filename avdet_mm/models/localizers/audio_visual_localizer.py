@@ -8,6 +8,7 @@ from torch import Tensor
 
 from avdet_mm.registry import MODELS, TASK_UTILS
 from avdet_mm.structures import AudioVisualDataSample
+
 from ..task_modules.heatmap_box_extractor import boxes_to_original
 from ..task_modules.sinkhorn_knopp import mean_log_probs
 

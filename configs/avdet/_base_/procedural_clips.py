@@ -56,7 +56,7 @@ val_dataloader = dict(
     dataset=dict(
         pipeline=test_pipeline,
         test_mode=True,
-        indices=512,
+        indices=256,
         **train_dataset))
 test_dataloader = dict(
     batch_size=64,
