@@ -17,10 +17,10 @@ test: setup  ## run the whole test suite
 	@$(RUN) -m pytest
 
 demo: setup  ## run the whole method on small generated clips
-	@$(RUN) tools/demo.py
+	@$(RUN) demo/run_demo.py
 
 demo-table: setup  ## run the demo with three seeds and the ceiling detector
-	@$(RUN) tools/demo.py --seeds 0 1 2 --ceiling \
+	@$(RUN) demo/run_demo.py --seeds 0 1 2 --ceiling \
 		--work-dir work_dirs/demo_table
 
 lint: setup  ## check style with ruff

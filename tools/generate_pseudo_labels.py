@@ -4,47 +4,24 @@ The clips, their pipeline and the files to write are those of the config's
 PseudoLabelHook; the options override them.
 """
 import argparse
-import os
 
-import torch
-from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from avdet_mm.apis import generate_pseudo_labels
+from avdet_mm.utils.cli import load_config, runner_parser
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file with a PseudoLabelHook')
+    parser = runner_parser(__doc__)
     parser.add_argument('checkpoint', help='checkpoint of the localizer')
     parser.add_argument('--out', help='json file to write')
     parser.add_argument('--dump', help='pickle file for all predictions')
-    parser.add_argument('--work-dir', default='work_dirs/pseudo_labels')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings of the config, key=value')
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    return parser.parse_args()
 
 
 def main() -> None:
-    torch.set_flush_denormal(True)
     args = parse_args()
-    cfg = Config.fromfile(args.config)
-    cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    cfg = load_config(args)
     hooks = [
         h for h in cfg.get('custom_hooks', [])
         if h['type'] in ('avdet_mm.PseudoLabelHook', 'PseudoLabelHook')

@@ -4,13 +4,15 @@ Times are in seconds from the start of the clip; images are (h, w, 3) uint8
 BGR; waveforms are mono float32 in [-1, 1].
 """
 from contextlib import contextmanager
-from typing import Iterator, List, Optional, Tuple
+from functools import lru_cache
+from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 import av
 import mmcv
 import mmengine.fileio as fileio
 import numpy as np
 import soundfile
+from av.video.reformatter import VideoReformatter
 
 # Sound is decoded from a little before the window, so that neither the
 # decoder's nor the resampler's start is heard in it.
@@ -150,6 +152,54 @@ def decode_audio(container: av.container.InputContainer, start: float,
     wave = np.concatenate(pieces, axis=1).mean(axis=0, dtype=np.float32)
     begin = max(round((wanted - first) * sample_rate), 0)
     return np.clip(wave[begin:begin + round(duration * sample_rate)], -1, 1)
+
+
+class DecodedClip(NamedTuple):
+    """A whole clip in memory.
+
+    Attributes:
+        frames (np.ndarray): (n, h, w, 3) uint8 BGR.
+        times (np.ndarray): (n,) seconds at which their display starts.
+        waveform (np.ndarray): (T,) int16.
+        duration (float): Seconds that picture and sound both cover.
+    """
+    frames: np.ndarray
+    times: np.ndarray
+    waveform: np.ndarray
+    duration: float
+
+
+@lru_cache(maxsize=None)
+def cached_clip(path: str, sample_rate: int) -> DecodedClip:
+    """Decode a video whole, once in the life of the process.
+
+    Args:
+        path (str): A local media file.
+        sample_rate (int): Samples per second of the waveform.
+
+    Returns:
+        DecodedClip: The clip; not to be changed.
+    """
+    with open_video(path) as container:
+        duration = video_duration(container)
+        wave = decode_audio(container, 0., duration, sample_rate)
+        container.seek(0)
+        frames = [
+            f for f in container.decode(container.streams.video[0])
+            if f.time is not None
+        ]
+        if not frames:
+            raise BrokenClipError(path, 'no frame can be decoded')
+        times = np.array([f.time for f in frames]) - _origin(container)
+        # One converter for all: each frame's own would be set up anew.
+        convert = VideoReformatter()
+        return DecodedClip(
+            np.stack([
+                convert.reformat(f, format='bgr24').to_ndarray()
+                for f in frames
+            ]),
+            times.clip(min=0), np.round(wave * 32767).astype(np.int16),
+            duration)
 
 
 def read_image(path: str) -> np.ndarray:

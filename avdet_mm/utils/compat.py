@@ -30,6 +30,7 @@ class Package(NamedTuple):
 
 PACKAGES = (
     Package('torch', '2.0.0', '2.13.0', ('torch', )),
+    Package('torchaudio', '2.0.0', '2.11.0', ('torchaudio', )),
     Package('mmengine', '0.10.0', '0.10.12', ('onedl-mmengine', 'mmengine')),
     Package('mmcv', '2.0.0', '2.3.6', ('onedl-mmcv', 'mmcv', 'mmcv-lite')),
     Package('mmdet', '3.3.0', '3.5.1', ('onedl-mmdetection', 'mmdet')),

@@ -25,7 +25,7 @@ model = dict(
         norm_eval=True,
         init_cfg=dict(
             type='Pretrained',
-            checkpoint=demo_dir + '/joint/epoch_5.pth',
+            checkpoint=demo_dir + '/joint/epoch_7.pth',
             prefix='visual_backbone.')),
     neck=dict(in_channels=[32, 128], out_channels=channels, num_outs=4),
     rpn_head=dict(

@@ -13,16 +13,16 @@ model = dict(
         audio_channels={{_base_.channels}},
         hidden_channels=128,
         visual_pooling='max'))
-train_cfg = dict(max_epochs=5)
+train_cfg = dict(max_epochs=7)
 param_scheduler = [
     dict(
         type='CosineAnnealingLR',
-        T_max=5,
+        T_max=7,
         eta_min=1e-5,
         convert_to_iter_based=True),
 ]
 export_pipeline = [
-    dict(type='avdet_mm.LoadClip', frame_time='middle'),
+    dict(type='avdet_mm.LoadClip', frame_time='middle', cache=True),
     dict(
         type='avdet_mm.ExportFrame',
         out_dir=demo_dir + '/self_labels_images'),
@@ -37,15 +37,14 @@ custom_hooks = [
     dict(
         type='avdet_mm.SelfLabelHook',
         dataloader={{_base_.label_dataloader}},
-        num_updates=5,
+        num_updates=8,
         power=2.),
     dict(
         type='avdet_mm.PseudoLabelHook',
         dataloader=dict(
             batch_size=64,
-            num_workers=2,
+            num_workers=0,
             persistent_workers=False,
-            worker_init_fn=dict(type='avdet_mm.seed_worker'),
             sampler=dict(type='DefaultSampler', shuffle=False),
             collate_fn=dict(type='pseudo_collate'),
             dataset=dict(

@@ -8,6 +8,7 @@ from avdet_mm.registry import TRANSFORMS
 
 from ..media import (
     BrokenClipError,
+    cached_clip,
     decode_audio,
     decode_frame,
     open_audio,
@@ -50,6 +51,9 @@ class LoadClip(BaseTransform):
         frame_time (str): ``'random'``, any time of the clip, for training;
             or ``'middle'``, the table's ``time`` or else the middle, for
             evaluation. Defaults to ``'random'``.
+        cache (bool): Keep every decoded video in memory, for sets that fit
+            there; with ``num_workers=0``, since workers do not share it.
+            Defaults to False.
 
     Raises:
         BrokenClipError: If the clip cannot be loaded, with file and reason.
@@ -58,13 +62,15 @@ class LoadClip(BaseTransform):
     def __init__(self,
                  sample_rate: int = 24000,
                  audio_duration: float = 1.0,
-                 frame_time: str = 'random') -> None:
+                 frame_time: str = 'random',
+                 cache: bool = False) -> None:
         if frame_time not in FRAME_TIMES:
             raise ValueError(f'frame_time must be one of {FRAME_TIMES}, '
                              f'got {frame_time!r}.')
         self.sample_rate = sample_rate
         self.audio_duration = audio_duration
         self.frame_time = frame_time
+        self.cache = cache
 
     def transform(self, results: dict) -> dict:
         """Load the frame and the sound.
@@ -88,6 +94,9 @@ class LoadClip(BaseTransform):
     def _load_video(self, results: dict) -> None:
         """Load from one media file."""
         path = results['video_path']
+        if self.cache:
+            self._load_cached(results)
+            return
         with open_video(path) as container:
             # The header tells the truth where a table's figure is rounded.
             duration = min(
@@ -98,6 +107,24 @@ class LoadClip(BaseTransform):
                 path, results['time'], duration,
                 lambda start: decode_audio(container, start, self.
                                            audio_duration, self.sample_rate))
+
+    def _load_cached(self, results: dict) -> None:
+        """Load from a media file that is decoded only once."""
+        path, rate = results['video_path'], self.sample_rate
+        clip = cached_clip(path, rate)
+        duration = min(clip.duration, results.get('duration', np.inf))
+        time = self._pick_time(duration, results.get('time'))
+        shown = np.searchsorted(clip.times, time + 1e-4, side='right') - 1
+        results['img'] = clip.frames[max(shown, 0)]
+        results['time'] = float(clip.times[max(shown, 0)])
+
+        def read(start: float) -> np.ndarray:
+            begin = round(start * rate)
+            end = begin + round(self.audio_duration * rate)
+            return clip.waveform[begin:end].astype(np.float32) / 32767
+
+        results['waveform'] = self._window(path, results['time'], duration,
+                                           read)
 
     def _load_files(self, results: dict) -> None:
         """Load from a prepared frame and an audio file."""

@@ -12,9 +12,17 @@ from typing import Optional, Sequence
 import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
-from torchaudio.transforms import MelSpectrogram
 
 from avdet_mm.registry import MODELS
+
+try:
+    from torchaudio.transforms import MelSpectrogram
+except OSError as error:
+    raise ImportError(
+        'torchaudio cannot load its compiled part beside this build of '
+        'PyTorch (a CUDA build beside a CPU one, say). The transforms that '
+        'are used here do not need that part: `make setup` removes it, or '
+        f'install a matching torchaudio. The cause: {error}') from error
 
 
 @MODELS.register_module()

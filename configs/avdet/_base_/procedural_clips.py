@@ -5,8 +5,11 @@ data_root = demo_dir + '/data/'
 frame_size = 108
 crop_size = 96
 
+# The decoded clips stay in memory (1.6 GB), so no loader workers are needed.
+# Larger sets: cache=False, num_workers=8 (say) and
+# worker_init_fn=dict(type='avdet_mm.seed_worker').
 train_pipeline = [
-    dict(type='avdet_mm.LoadClip', frame_time='random'),
+    dict(type='avdet_mm.LoadClip', frame_time='random', cache=True),
     dict(type='mmdet.Resize', scale=(100000, frame_size), keep_ratio=True),
     dict(
         type='mmdet.RandomCrop',
@@ -18,7 +21,7 @@ train_pipeline = [
 ]
 # Whole frames: the encoder is fully convolutional.
 test_pipeline = [
-    dict(type='avdet_mm.LoadClip', frame_time='middle'),
+    dict(type='avdet_mm.LoadClip', frame_time='middle', cache=True),
     dict(type='mmdet.Resize', scale=(100000, frame_size), keep_ratio=True),
     dict(type='avdet_mm.PackAudioVisualInputs'),
 ]
@@ -28,9 +31,8 @@ train_dataset = dict(
     data_root=data_root)
 train_dataloader = dict(
     batch_size=32,
-    num_workers=2,
+    num_workers=0,
     persistent_workers=False,
-    worker_init_fn=dict(type='avdet_mm.seed_worker'),
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='pseudo_collate'),
@@ -38,9 +40,8 @@ train_dataloader = dict(
 # All training clips in a fixed order: self-labels and pseudo-labels.
 label_dataloader = dict(
     batch_size=64,
-    num_workers=2,
+    num_workers=0,
     persistent_workers=False,
-    worker_init_fn=dict(type='avdet_mm.seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     collate_fn=dict(type='pseudo_collate'),
     dataset=dict(pipeline=test_pipeline, test_mode=True, **train_dataset))
@@ -48,9 +49,8 @@ label_dataloader = dict(
 # truth is only printed; nothing is chosen by it.
 val_dataloader = dict(
     batch_size=64,
-    num_workers=2,
+    num_workers=0,
     persistent_workers=False,
-    worker_init_fn=dict(type='avdet_mm.seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='pseudo_collate'),
     dataset=dict(
@@ -60,9 +60,8 @@ val_dataloader = dict(
         **train_dataset))
 test_dataloader = dict(
     batch_size=64,
-    num_workers=2,
+    num_workers=0,
     persistent_workers=False,
-    worker_init_fn=dict(type='avdet_mm.seed_worker'),
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='pseudo_collate'),
     dataset=dict(

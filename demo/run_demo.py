@@ -155,7 +155,9 @@ def center_box_ap(ann_file: str) -> Dict[str, float]:
                 ]) for image in coco['images']
         ]
         ap = detection_ap(coco, boxes)
-        if ap['agnostic_AP50'] >= best.get('center_box_agnostic_ap50', 0):
+        key = (ap['agnostic_AP50'], ap['agnostic_AP'])
+        if not best or key > (best['center_box_agnostic_ap50'],
+                              best['center_box_agnostic_ap']):
             best = {
                 f'center_box_agnostic_{key.lower()}': ap[f'agnostic_{key}']
                 for key in ('AP30', 'AP50', 'AP')
