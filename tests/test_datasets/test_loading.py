@@ -35,6 +35,29 @@ def test_window_of_video_is_centered_and_inside(video, signal, time):
     assert results['homography_matrix'].dtype == np.float32
 
 
+@pytest.mark.parametrize('time', [0, 0.3, 2.5, 4.9])
+def test_cache_loads_the_same(video, time):
+    row = dict(video_path=video, duration=5.0, time=time)
+    expected = LoadClip(frame_time='middle')(dict(row))
+    load = LoadClip(frame_time='middle', cache=True)
+    for _ in range(2):
+        results = load(dict(row))
+        assert (results['img'] == expected['img']).all()
+        assert results['time'] == expected['time']
+        wave = results['waveform']
+        assert wave.shape == (24000, ) and wave.dtype == np.float32
+        assert similarity(wave, expected['waveform']) > 0.999
+
+
+def test_cache_decodes_once(video, monkeypatch):
+    load = LoadClip(frame_time='random', cache=True)
+    load(dict(video_path=video))
+    monkeypatch.setattr('av.open', None)
+    load(dict(video_path=video))
+    with pytest.raises(TypeError):
+        LoadClip()(dict(video_path=video))
+
+
 def test_middle_without_a_table(video):
     results = LoadClip(frame_time='middle')(dict(video_path=video))
     assert results['time'] == 2.5
