@@ -102,18 +102,20 @@ val_dataloader = test_dataloader
 val_evaluator = test_evaluator
 
 # The detector is evaluated once, after its last epoch.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_interval=4)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3, val_interval=3)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    optimizer=dict(type='AdamW', lr=5e-4, weight_decay=0.01),
+    # The encoder is trained already, and its batch norms stand still.
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.1))),
     clip_grad=dict(max_norm=10.))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
     dict(
         type='CosineAnnealingLR',
-        T_max=4,
+        T_max=3,
         eta_min=1e-5,
         convert_to_iter_based=True),
 ]

@@ -20,5 +20,6 @@ model = dict(
         embed_channels=128,
         pooling='mean',
         temperature=0.05),
+    # The paper's value, on the side that its text fits.
     box_extractor=dict(
-        type='avdet_mm.HeatmapBoxExtractor', beta=0.5, beta_on='mean'))
+        type='avdet_mm.HeatmapBoxExtractor', beta=0.7, beta_on='mean'))
