@@ -116,7 +116,8 @@ class AVOLNet(BaseModule):
             for conv in self._stage(i):
                 x = conv(x)
             if i in self.out_indices:
-                outs.append(x)
+                # MMCV's RoIAlign takes any memory for channels-first.
+                outs.append(x.contiguous())
         return tuple(outs)
 
     def train(self, mode: bool = True) -> 'AVOLNet':

@@ -143,3 +143,10 @@ def test_kaiming_by_default():
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         AVOLNet(**kwargs)
+
+
+def test_outputs_are_channels_first_in_memory():
+    # mmcv.ops.RoIAlign reads the memory as it is, whatever the strides say.
+    net = AVOLNet(base_channels=4, out_indices=(0, 1, 2, 3))
+    for out in net(torch.rand(2, 3, 32, 48)):
+        assert out.is_contiguous()
