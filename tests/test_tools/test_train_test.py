@@ -42,7 +42,7 @@ def joint_config(clip_dir, root, monkeypatch, epochs, num_workers=0):
     hook.num_updates = 4
     for loader in (cfg.train_dataloader, hook.dataloader):
         loader.num_workers = num_workers
-        assert loader.worker_init_fn.type == 'avdet_mm.seed_worker'
+        loader.worker_init_fn = dict(type='avdet_mm.seed_worker')
     labels = find_hook(cfg, 'PseudoLabelHook')
     labels.out_file = str(root / 'labels.json')
     labels.dump_file = str(root / 'dump.pkl')
