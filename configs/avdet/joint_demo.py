@@ -28,7 +28,7 @@ export_pipeline = [
         out_dir=demo_dir + '/self_labels_images'),
     dict(
         type='mmdet.Resize',
-        scale=(100000, {{_base_.frame_size}}),
+        scale=(100000, {{_base_.label_size}}),
         keep_ratio=True),
     dict(type='avdet_mm.PackAudioVisualInputs'),
 ]
