@@ -1,7 +1,9 @@
 """The whole method on procedural clips: make demo, make demo-table.
 
 Every stage is a command that can be run by hand; it is printed before it
-runs. AVDET_DEMO_DIR tells the configs where the stages' files are.
+runs. AVDET_DEMO_DIR tells the configs where the stages' files are. After an
+interruption the stages that were finished are not run again (finished.json
+in the work directory); to start anew, remove the work directory.
 """
 import argparse
 import glob
@@ -50,23 +52,33 @@ class Demo:
         self.seed = seed
         self.num_train, self.num_test = num_train, num_test
         self.seconds: Dict[str, float] = {}
+        self.finished: Dict[str, float] = {}
+        if osp.exists(osp.join(ROOT, work_dir, 'finished.json')):
+            with open(osp.join(ROOT, work_dir, 'finished.json')) as f:
+                self.finished = json.load(f)
         self.env = dict(os.environ, AVDET_DEMO_DIR=work_dir)
 
     def run(self, stage: str, *command: str) -> None:
         """Run a command of this stage and add up its seconds."""
-        print(f'\n[{stage}] AVDET_DEMO_DIR={self.dir} python '
-              f'{shlex.join(command)}', flush=True)
-        start = time.time()
-        code = subprocess.call([sys.executable, *command],
-                               cwd=ROOT,
-                               env=self.env)
-        if code:
-            raise SystemExit(
-                f'The stage "{stage}" failed (exit code {code}); its message '
-                'is above. The stages before it need not be run again: the '
-                'command printed at its start repeats this one alone.')
-        self.seconds[stage] = self.seconds.get(
-            stage, 0.) + time.time() - start
+        name = shlex.join(command)
+        print(f'\n[{stage}] AVDET_DEMO_DIR={self.dir} python {name}',
+              flush=True)
+        if name in self.finished:
+            print('Finished before.')
+        else:
+            start = time.time()
+            code = subprocess.call([sys.executable, *command],
+                                   cwd=ROOT,
+                                   env=self.env)
+            if code:
+                raise SystemExit(
+                    f'The stage "{stage}" failed (exit code {code}); its '
+                    'message is above. Run the demo again to go on from '
+                    'here: the stages before are not repeated.')
+            self.finished[name] = time.time() - start
+            write_json(f'{self.dir}/finished.json', self.finished)
+        self.seconds[stage] = self.seconds.get(stage,
+                                               0.) + self.finished[name]
 
     def train(self, stage: str, config: str, *options: str) -> None:
         """tools/train.py on a config of the demo."""
