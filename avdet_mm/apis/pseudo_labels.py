@@ -10,10 +10,10 @@ import mmengine
 import torch
 from mmengine.dist import gather_object, is_main_process
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
 from torch.nn import Module
 from torch.utils.data import DataLoader
 
+from avdet_mm.engine.utils import unwrap
 from avdet_mm.version import __version__
 
 
@@ -49,7 +49,7 @@ def generate_pseudo_labels(model: Module,
     Raises:
         ValueError: If a sample has no image file.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrap(model)
     training = model.training
     model.eval()
     results = {}
