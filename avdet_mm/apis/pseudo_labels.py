@@ -1,10 +1,8 @@
 """Self-labels as a COCO json, the input of the detector (Sec. 3.2-3.3)."""
 import datetime
-import json
-import os
 import os.path as osp
 import pickle
-from typing import Dict, List, Optional
+from typing import Dict, Optional
 
 import mmengine
 import torch
@@ -13,7 +11,9 @@ from mmengine.logging import MMLogger
 from torch.nn import Module
 from torch.utils.data import DataLoader
 
+from avdet_mm.datasets.coco import to_coco
 from avdet_mm.engine.utils import unwrap
+from avdet_mm.utils import atomic_write, dump_json
 from avdet_mm.version import __version__
 
 
@@ -70,21 +70,22 @@ def generate_pseudo_labels(model: Module,
     merged = {index: r for part in parts for index, r in part.items()}
     records, dumps = zip(*(merged[index] for index in sorted(merged)))
     extractor = model.box_extractor
-    coco = _to_coco(
-        records,
-        model.cluster_head.num_clusters if model.cluster_head else 1,
-        osp.dirname(out_file))
-    coco['info'] = dict(
-        description='Self-labels by audio-visual correspondence',
-        generator=f'avdet_mm {__version__}',
-        date_created=datetime.datetime.now().isoformat('T', 'seconds'),
-        beta=list(extractor.beta_range),
-        beta_on=extractor.beta_on,
-        multi=extractor.multi,
-        **(info or {}))
-    _write_atomically(out_file, json.dumps(coco).encode())
+    num_clusters = model.cluster_head.num_clusters if model.cluster_head else 1
+    coco = to_coco(
+        (_coco_image(r, osp.dirname(out_file)) for r in records),
+        [f'cluster_{k}' for k in range(num_clusters)],
+        info=dict(
+            description='Self-labels by audio-visual correspondence',
+            generator=f'avdet_mm {__version__}',
+            date_created=datetime.datetime.now().isoformat('T', 'seconds'),
+            beta=list(extractor.beta_range),
+            beta_on=extractor.beta_on,
+            multi=extractor.multi,
+            **(info or {})))
+    dump_json(coco, out_file)
     if dump_file is not None:
-        _write_atomically(dump_file, pickle.dumps(list(dumps)))
+        with atomic_write(dump_file, 'wb') as file:
+            pickle.dump(list(dumps), file)
     counts = dict(
         images=len(records),
         annotations=sum(len(r['bboxes']) for r in records),
@@ -114,39 +115,21 @@ def _record(sample) -> dict:
         label_scores=pred.get('label_scores', pred.scores).tolist())
 
 
-def _to_coco(records: List[dict], num_clusters: int, root: str) -> dict:
-    images, annotations = [], []
-    for image_id, r in enumerate(records):
-        height, width = r['ori_shape']
-        images.append(
+def _coco_image(record: dict, root: str) -> dict:
+    """A record as :func:`to_coco` takes it; cluster names as labels."""
+    height, width = record['ori_shape']
+    return dict(
+        file_name=osp.relpath(record['img_path'], root or '.'),
+        height=height,
+        width=width,
+        clip_id=record['clip_id'],
+        time=record['time'],
+        instances=[
             dict(
-                id=image_id,
-                file_name=osp.relpath(r['img_path'], root or '.'),
-                height=height,
-                width=width,
-                clip_id=r['clip_id'],
-                time=r['time']))
-        for box, score, label, label_score in zip(
-                r['bboxes'], r['scores'], r['labels'], r['label_scores']):
-            x1, y1, x2, y2 = box
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=image_id,
-                    category_id=label,
-                    bbox=[x1, y1, x2 - x1, y2 - y1],
-                    area=(x2 - x1) * (y2 - y1),
-                    iscrowd=0,
-                    score=score,
-                    label_score=label_score))
-    categories = [
-        dict(id=k, name=f'cluster_{k}') for k in range(num_clusters)
-    ]
-    return dict(images=images, annotations=annotations, categories=categories)
-
-
-def _write_atomically(path: str, content: bytes) -> None:
-    os.makedirs(osp.dirname(path) or '.', exist_ok=True)
-    with open(f'{path}.tmp', 'wb') as f:
-        f.write(content)
-    os.replace(f'{path}.tmp', path)
+                bbox=box,
+                label=f'cluster_{label}',
+                score=score,
+                label_score=label_score) for box, score, label, label_score in
+            zip(record['bboxes'], record['scores'], record['labels'],
+                record['label_scores'])
+        ])

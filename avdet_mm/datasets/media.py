@@ -3,6 +3,9 @@
 Times are in seconds from the start of the clip; images are (h, w, 3) uint8
 BGR; waveforms are mono float32 in [-1, 1].
 """
+import errno
+import os
+import stat
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Iterator, List, NamedTuple, Optional, Tuple
@@ -39,6 +42,26 @@ class BrokenClipError(RuntimeError):
         self.reason = reason
 
 
+def _check_file(path: str) -> None:
+    """Make sure that a path is a file with content, without opening it."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BrokenClipError(path, 'missing file') from error
+    except PermissionError as error:
+        raise BrokenClipError(path, 'permission denied') from error
+    except (OSError, ValueError) as error:
+        loop = getattr(error, 'errno', None) == errno.ELOOP
+        raise BrokenClipError(
+            path, 'loop of links' if loop else 'impossible file name',
+            str(error)) from error
+    # Opening a pipe would wait for somebody to write to it.
+    if not stat.S_ISREG(status.st_mode):
+        raise BrokenClipError(path, 'not a regular file')
+    if not status.st_size:
+        raise BrokenClipError(path, 'empty file')
+
+
 @contextmanager
 def open_video(path: str) -> Iterator[av.container.InputContainer]:
     """Open a file with a video and an audio stream for decoding.
@@ -54,18 +77,27 @@ def open_video(path: str) -> Iterator[av.container.InputContainer]:
         BrokenClipError: If the file is missing, unreadable or without one
             of the streams, or if decoding in the body fails.
     """
+    _check_file(path)
     try:
-        with av.open(path) as container:
+        # With the protocol named, a colon in a name cannot select another.
+        with av.open(f'file:{path}', metadata_errors='replace') as container:
             for kind in ('video', 'audio'):
                 streams = getattr(container.streams, kind)
                 if not streams:
                     raise BrokenClipError(path, f'no {kind} stream')
+                if streams[0].codec_context is None:
+                    raise BrokenClipError(path, f'unknown {kind} codec')
                 streams[0].codec_context.thread_count = 1
             yield container
-    except FileNotFoundError as error:
-        raise BrokenClipError(path, 'missing file') from error
+    except PermissionError as error:
+        raise BrokenClipError(path, 'permission denied') from error
     except av.error.FFmpegError as error:
         raise BrokenClipError(path, 'cannot be decoded', str(error)) from error
+
+
+def _path(container: av.container.InputContainer) -> str:
+    """Path that a container was opened with."""
+    return container.name[len('file:'):]
 
 
 def _origin(container: av.container.InputContainer) -> float:
@@ -85,7 +117,7 @@ def video_duration(container: av.container.InputContainer) -> float:
     if not ends and container.duration:
         ends.append(container.duration / av.time_base)
     if not ends:
-        raise BrokenClipError(container.name, 'unknown duration')
+        raise BrokenClipError(_path(container), 'unknown duration')
     return min(ends)
 
 
@@ -111,10 +143,19 @@ def decode_frame(container: av.container.InputContainer,
             break
         shown = frame
     if shown is None:
-        raise BrokenClipError(container.name, 'no frame can be decoded',
+        raise BrokenClipError(_path(container), 'no frame can be decoded',
                               f'at {time:.2f} s')
-    return (shown.to_ndarray(format='bgr24'),
+    return (_upright(shown.to_ndarray(format='bgr24'), shown),
             max(shown.time - _origin(container), 0.))
+
+
+def _upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Turn an image as its frame is to be displayed.
+
+    Phones write how they were held beside the picture, not into it.
+    """
+    turns = round(frame.rotation / 90) % 4
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
 def decode_audio(container: av.container.InputContainer, start: float,
@@ -129,7 +170,11 @@ def decode_audio(container: av.container.InputContainer, start: float,
 
     Returns:
         np.ndarray: (T,) float32 with T = ``duration * sample_rate``, or less
-        where the file's sound ends sooner.
+        where the file's sound ends sooner. Where it starts later than the
+        clip, silence comes first.
+
+    Raises:
+        BrokenClipError: If the format of the sound changes on the way.
     """
     stream = container.streams.audio[0]
     wanted = _origin(container) + start
@@ -138,20 +183,28 @@ def decode_audio(container: av.container.InputContainer, start: float,
     resampler = av.AudioResampler(format='fltp', rate=sample_rate)
     pieces: List[np.ndarray] = []
     first = end = None
-    for frame in container.decode(stream):
-        if first is None:
-            first = end = _origin(container) if frame.time is None \
-                else frame.time
-        pieces += [f.to_ndarray() for f in resampler.resample(frame)]
-        end += frame.samples / frame.sample_rate
-        if end > wanted + duration + _PREROLL:
-            break
-    if not pieces:
-        return np.zeros(0, np.float32)
-    pieces += [f.to_ndarray() for f in resampler.resample(None)]
-    wave = np.concatenate(pieces, axis=1).mean(axis=0, dtype=np.float32)
-    begin = max(round((wanted - first) * sample_rate), 0)
-    return np.clip(wave[begin:begin + round(duration * sample_rate)], -1, 1)
+    try:
+        for frame in container.decode(stream):
+            if first is None:
+                first = end = _origin(container) if frame.time is None \
+                    else frame.time
+            pieces += [f.to_ndarray() for f in resampler.resample(frame)]
+            end += frame.samples / frame.sample_rate
+            if end > wanted + duration + _PREROLL:
+                break
+        if not pieces:
+            return np.zeros(0, np.float32)
+        pieces += [f.to_ndarray() for f in resampler.resample(None)]
+        wave = np.concatenate(pieces, axis=1).mean(axis=0, dtype=np.float32)
+    except ValueError as error:
+        path = _path(container)
+        raise BrokenClipError(path, 'sound changes its format',
+                              str(error)) from error
+    begin = round((wanted - first) * sample_rate)
+    length = round(duration * sample_rate)
+    if begin < 0:
+        wave = np.pad(wave, (min(-begin, length), 0))
+    return np.clip(wave[max(begin, 0):][:length], -1, 1)
 
 
 class DecodedClip(NamedTuple):
@@ -195,7 +248,7 @@ def cached_clip(path: str, sample_rate: int) -> DecodedClip:
         convert = VideoReformatter()
         return DecodedClip(
             np.stack([
-                convert.reformat(f, format='bgr24').to_ndarray()
+                _upright(convert.reformat(f, format='bgr24').to_ndarray(), f)
                 for f in frames
             ]),
             times.clip(min=0), np.round(wave * 32767).astype(np.int16),
@@ -210,8 +263,12 @@ def read_image(path: str) -> np.ndarray:
     """
     try:
         image = mmcv.imfrombytes(fileio.get(path), flag='color')
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise BrokenClipError(path, 'missing file') from error
+    except PermissionError as error:
+        raise BrokenClipError(path, 'permission denied') from error
+    except IsADirectoryError as error:
+        raise BrokenClipError(path, 'not a regular file') from error
     if image is None:
         raise BrokenClipError(path, 'no readable image')
     return image
@@ -225,8 +282,7 @@ def open_audio(path: str) -> Iterator[soundfile.SoundFile]:
         BrokenClipError: If the file is missing or unreadable, or if decoding
             in the body fails.
     """
-    if not fileio.exists(path):
-        raise BrokenClipError(path, 'missing file')
+    _check_file(path)
     try:
         with soundfile.SoundFile(path) as file:
             yield file

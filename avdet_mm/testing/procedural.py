@@ -21,6 +21,10 @@ import av
 import cv2
 import numpy as np
 
+from avdet_mm.datasets.clip_table import dump_clip_table
+from avdet_mm.datasets.coco import to_coco
+from avdet_mm.utils import dump_json
+
 SHAPES = ('disc', 'square', 'triangle', 'star', 'ring', 'cross', 'heart',
           'hourglass')
 TEXTURES = ('stripes', 'checker', 'dots', 'rings')
@@ -551,44 +555,6 @@ def _write_clip(job: Tuple[str, int], out_dir: str, seed: int,
         ])
 
 
-def _coco(rows: List[dict], classes: List[str], image_size: int) -> dict:
-    """COCO ground truth of the mid frames of clips."""
-    images, annotations = [], []
-    for i, row in enumerate(rows):
-        images.append(
-            dict(
-                id=i,
-                file_name=f'{row["clip_id"]}.png',
-                height=image_size,
-                width=image_size,
-                clip_id=row['clip_id']))
-        for instance in row['instances']:
-            x1, y1, x2, y2 = instance['bbox']
-            w, h = round(x2 - x1, 2), round(y2 - y1, 2)
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=i,
-                    category_id=classes.index(instance['label']),
-                    bbox=[x1, y1, w, h],
-                    area=round(w * h, 2),
-                    iscrowd=0,
-                    sounding=instance['sounding']))
-    return dict(
-        info=dict(description='Procedural audio-visual clips'),
-        categories=[dict(id=i, name=name) for i, name in enumerate(classes)],
-        images=images,
-        annotations=annotations)
-
-
-def _dump(data: dict, path: str) -> None:
-    """Write a json file in one step."""
-    part = f'{path}.part'
-    with open(part, 'w') as file:
-        json.dump(data, file)
-    os.replace(part, path)
-
-
 def write_procedural_clips(out_dir: str,
                            num_train: int = 3000,
                            num_test: int = 300,
@@ -667,13 +633,17 @@ def write_procedural_clips(out_dir: str,
 
     for split, table in zip(SPLITS, tables):
         part = [row for row in rows if row['clip_id'].startswith(split)]
-        _dump(
-            _coco(part, classes, image_size),
-            osp.join(out_dir, f'{split}_coco.json'))
-        _dump(
+        images = [
             dict(
-                metainfo=dict(
-                    dataset_type='avdet_mm.clips',
-                    classes=classes,
-                    procedural=settings),
-                data_list=part), table)
+                file_name=f'{row["clip_id"]}.png',
+                height=image_size,
+                width=image_size,
+                clip_id=row['clip_id'],
+                instances=row['instances']) for row in part
+        ]
+        info = dict(description='Procedural audio-visual clips')
+        dump_json(
+            to_coco(images, classes, info),
+            osp.join(out_dir, f'{split}_coco.json'))
+        dump_clip_table(part, table,
+                        dict(classes=classes, procedural=settings))

@@ -1,4 +1,7 @@
-"""Helpers that need no model: the environment check."""
+"""Helpers that need no model: environment check, writing files."""
 from .compat import allow_checkpoint_types, check_environment
+from .fileio import atomic_write, dump_json
 
-__all__ = ['allow_checkpoint_types', 'check_environment']
+__all__ = [
+    'allow_checkpoint_types', 'atomic_write', 'check_environment', 'dump_json'
+]

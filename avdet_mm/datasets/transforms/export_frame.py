@@ -1,11 +1,12 @@
 """Frames of videos as image files, for the detector."""
-import os
 import os.path as osp
 
 import cv2
 from mmcv.transforms import BaseTransform
 
+from avdet_mm.datasets.clip_table import safe_clip_id
 from avdet_mm.registry import TRANSFORMS
+from avdet_mm.utils import atomic_write
 
 
 @TRANSFORMS.register_module()
@@ -41,14 +42,12 @@ class ExportFrame(BaseTransform):
             OSError: If the file cannot be written.
         """
         name = results['clip_id']
-        if name in ('', '.', '..') or os.sep in name or '\0' in name:
+        if not safe_clip_id(name):
             raise ValueError(f'clip_id {name!r} cannot be used as a file '
                              'name. Rename it in the clip table.')
-        os.makedirs(self.out_dir, exist_ok=True)
         path = osp.join(self.out_dir, f'{name}.{self.suffix}')
         _, data = cv2.imencode(f'.{self.suffix}', results['img'])
-        with open(f'{path}.tmp{os.getpid()}', 'wb') as f:
-            f.write(data.tobytes())
-        os.replace(f'{path}.tmp{os.getpid()}', path)
+        with atomic_write(path, 'wb') as file:
+            file.write(data.tobytes())
         results['img_path'] = path
         return results

@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from avdet_mm.evaluation.functional import contingency_matrix
 from avdet_mm.registry import TASK_UTILS
+from avdet_mm.utils import dump_json
 
 
 @TASK_UTILS.register_module()
@@ -165,12 +166,7 @@ class ClusterMatcher:
             },
             contingency=self.contingency.tolist(),
         )
-        path = os.path.abspath(path)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        temporary = f'{path}.{os.getpid()}.tmp'
-        with open(temporary, 'w', encoding='utf-8') as file:
-            json.dump(content, file, indent=1)
-        os.replace(temporary, path)
+        dump_json(content, path, indent=1)
 
     @classmethod
     def from_json(cls, path: str) -> 'ClusterMatcher':
