@@ -35,7 +35,7 @@ REPORT_TYPE = 'avdet_mm.clip_report'
 VIDEO_SUFFIXES = ('.mp4', '.mkv', '.webm', '.mov', '.avi', '.m4v', '.flv',
                   '.mpg', '.mpeg', '.ts', '.wmv', '.3gp', '.ogv')
 _WANTED = 'expected is a clip table, a json with "metainfo" and "data_list"'
-_YOUTUBE = re.compile(r'([\w-]{11})_(\d+)(?:_(\d+))?')
+_YOUTUBE = re.compile(r'([\w-]{11})_(\d+)(?:_(\d+))?', re.ASCII)
 
 
 def dump_clip_table(rows: Iterable[dict],

@@ -3,12 +3,15 @@ import json
 import os
 import shutil
 
+import cv2
 import numpy as np
 import pytest
+import soundfile
 import torch
 from mmengine.runner import Runner
 
 from avdet_mm.datasets import AudioVisualDataset
+from avdet_mm.datasets.clip_table import dump_clip_table
 from avdet_mm.registry import DATASETS
 from avdet_mm.testing import write_media
 
@@ -150,10 +153,17 @@ def test_report_goes_through_the_logger(folder, tmp_path, caplog):
     logger = MMLogger.get_instance('test_report')
     records = []
     logger.handle = records.append
-    dataset = AudioVisualDataset(table)
+    dataset = AudioVisualDataset(table, max_bad_share=0.1)
     assert len(dataset) == 10
     assert len(records) == 1
+    assert records[0].levelname == 'WARNING'
+    assert '1 of 11 clips' in records[0].getMessage()
     assert 'missing file: 1 (e.g. gone)' in records[0].getMessage()
+    with pytest.raises(ValueError, match='max_bad_share=0.09'):
+        AudioVisualDataset(table, max_bad_share=0.09)
+    AudioVisualDataset(write_table(folder, good_rows(), name='whole.json'))
+    assert len(records) == 2
+    assert 'all 10 clips can be used' in records[1].getMessage()
 
 
 def test_nothing_left(tmp_path):
@@ -244,3 +254,104 @@ def test_workers_differ_from_epoch_to_epoch_and_follow_the_seed(folder):
     assert times(1) != [first, second]
 
 
+
+
+def write_report(path, **faults):
+    dump_clip_table([
+        dict(clip_id=i, verdict=f[0] if f else 'good', faults=f)
+        for i, f in faults.items()
+    ], str(path), kind='avdet_mm.clip_report')
+
+
+def test_rejected_clips_are_left_out(folder, tmp_path):
+    table = write_table(folder, good_rows(), name='report.json')
+    report = tmp_path / 'check.json'
+    faults = {f'clip_{i}': [] for i in range(9)}
+    faults.update(clip_1=['still'], clip_2=['silent', 'still'])
+    write_report(report, **faults)
+
+    def ids(**kwargs):
+        dataset = AudioVisualDataset(
+            table, max_bad_share=0.3, check=None, **kwargs)
+        return [int(i[5:]) for i in dataset.clip_ids]
+
+    # The report does not know clip 9.
+    assert ids(filter_cfg=dict(report=str(report))) == [0, *range(3, 9)]
+    keep = dict(report=str(report), keep=['still'])
+    assert ids(filter_cfg=keep) == [0, 1, *range(3, 9)]
+    keep['keep'] = ['still', 'silent', 'not checked']
+    assert ids(filter_cfg=keep) == list(range(10))
+    os.link(report, folder / 'check.json')
+    assert ids(
+        filter_cfg=dict(report='check.json'),
+        data_root=str(folder)) == [0, *range(3, 9)]
+    with pytest.raises(ValueError) as caught:
+        AudioVisualDataset(table, filter_cfg=dict(report=str(report)))
+    assert '3 of 10 clips' in str(caught.value)
+    for part in ('not checked: 1 (e.g. clip_9)', 'silent: 1 (e.g. clip_2)',
+                 'still: 1 (e.g. clip_1)'):
+        assert part in str(caught.value)
+    for wrong in (dict(min_size=1), dict(keep=['still'])):
+        with pytest.raises(ValueError, match='filter_cfg is dict'):
+            AudioVisualDataset(table, filter_cfg=wrong)
+    with pytest.raises(ValueError, match='avdet_mm.clip_report'):
+        AudioVisualDataset(table, filter_cfg=dict(report=table))
+
+
+def test_frames_in_short(tmp_path, signal):
+    (tmp_path / 'frames' / 'a').mkdir(parents=True)
+    for ms in (0, 500, 1000):
+        cv2.imwrite(
+            str(tmp_path / f'frames/a/{ms}.jpg'),
+            np.full((32, 40, 3), ms // 10, np.uint8))
+    soundfile.write(str(tmp_path / 'a.flac'), signal, 24000)
+    row = dict(
+        clip_id='a',
+        frames=dict(dir='frames/a', ms=[0, 500, 1000]),
+        audio_path='a.flac',
+        time=1.)
+    table = write_table(tmp_path, [row])
+    dataset = AudioVisualDataset(
+        table,
+        check='decode',
+        pipeline=[dict(type='avdet_mm.LoadClip', frame_time='middle')])
+    assert dataset.get_data_info(0)['frames'] == [
+        dict(path=str(tmp_path / f'frames/a/{ms}.jpg'), time=ms / 1000)
+        for ms in (0, 500, 1000)
+    ]
+    assert dataset[0]['img'].mean() == pytest.approx(100, abs=1)
+    os.remove(tmp_path / 'frames/a/500.jpg')
+    with pytest.raises(ValueError, match='missing file: 1'):
+        AudioVisualDataset(table)
+    shutil.rmtree(tmp_path / 'frames')
+    with pytest.raises(ValueError, match='missing file: 1'):
+        AudioVisualDataset(table)
+
+
+@pytest.mark.parametrize('serialize', [True, False])
+def test_subsets(folder, serialize):
+    table = write_table(folder, good_rows(), name=f'subset_{serialize}.json')
+
+    def make(**kwargs):
+        return AudioVisualDataset(table, serialize_data=serialize, **kwargs)
+
+    def ids(dataset):
+        return [int(i[5:]) for i in dataset.clip_ids]
+
+    assert ids(make(indices=3)) == [0, 1, 2]
+    assert ids(make(indices=-2)) == [8, 9]
+    assert ids(make(indices=[7, 0])) == [7, 0]
+    dataset = make()
+    assert ids(dataset.get_subset([5, 1, 9])) == [5, 1, 9]
+    assert ids(dataset.get_subset(4)) == [0, 1, 2, 3]
+    assert dataset.get_data_info(-1)['sample_idx'] == 9
+    assert dataset.get_data_info(-1)['clip_id'] == 'clip_9'
+    with pytest.raises(IndexError):
+        dataset.get_data_info(10)
+    late = make(lazy_init=True)
+    late.full_init()
+    assert len(late) == len(ids(late)) == 10
+    # No list of dicts that workers would copy.
+    if serialize:
+        assert len(dataset.data_list) == 0
+        assert dataset.data_bytes.dtype == np.uint8

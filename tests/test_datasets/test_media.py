@@ -1,0 +1,143 @@
+"""Tests of opening and decoding odd files."""
+import os
+import struct
+
+import av
+import numpy as np
+import pytest
+
+from avdet_mm.datasets import BrokenClipError
+from avdet_mm.datasets.media import (
+    cached_clip,
+    decode_audio,
+    decode_frame,
+    open_audio,
+    open_video,
+    read_image,
+)
+from avdet_mm.testing import write_media
+
+
+def write_turned(path, degrees):
+    """A mp4 to be shown turned clockwise, red where its top left is."""
+    frames = np.zeros((8, 48, 64, 3), np.uint8)
+    frames[:, :16, :16] = (0, 0, 255)
+    write_media(path, frames, np.zeros(24000, np.float32))
+    a, b, c, d = {
+        90: (0, 1, -1, 0),
+        180: (-1, 0, 0, -1),
+        270: (0, -1, 1, 0)
+    }[degrees]
+    with open(path, 'r+b') as file:
+        # The matrix of the track's header, in 16.16 fixed point.
+        file.seek(file.read().find(b'tkhd') + 44)
+        file.write(struct.pack('>9i', a << 16, b << 16, 0, c << 16, d << 16,
+                               0, 0, 0, 1 << 30))
+
+
+@pytest.mark.parametrize('degrees, shape, corner', [
+    (90, (64, 48, 3), (0, -1)),
+    (180, (48, 64, 3), (-1, -1)),
+    (270, (64, 48, 3), (-1, 0)),
+])
+def test_turned_video_is_upright(tmp_path, degrees, shape, corner):
+    path = str(tmp_path / 'a.mp4')
+    write_turned(path, degrees)
+    with open_video(path) as container:
+        image, _ = decode_frame(container, 0.5)
+    for found in (image, cached_clip(path, 24000).frames[4]):
+        assert found.shape == shape and found.flags['C_CONTIGUOUS']
+        for y in (0, -1):
+            for x in (0, -1):
+                red = found[y, x].tolist()[2] > 200
+                assert red == ((y, x) == corner)
+
+
+def test_sound_that_starts_late(tmp_path, counting, signal):
+    path = str(tmp_path / 'a.mkv')
+    with av.open(path, 'w') as container:
+        video = container.add_stream('libx264', rate=8)
+        video.height, video.width = 48, 64
+        audio = container.add_stream('pcm_s16le', rate=24000, layout='mono')
+        for i, image in enumerate(counting):
+            frame = av.VideoFrame.from_ndarray(image, format='bgr24')
+            frame.pts = i
+            container.mux(video.encode(frame))
+        frame = av.AudioFrame.from_ndarray(
+            (signal[None, :96000] * 32767).astype(np.int16), layout='mono')
+        frame.sample_rate, frame.pts = 24000, 24000
+        container.mux(audio.encode(frame))
+        container.mux(video.encode())
+        container.mux(audio.encode())
+    with open_video(path) as container:
+        wave = decode_audio(container, 0., 2., 24000)
+        assert wave.shape == (48000, )
+        assert not wave[:23990].any()
+        assert np.allclose(wave[24010:], signal[10:24000], atol=2e-4)
+        wave = decode_audio(container, 0.25, 0.5, 24000)
+        assert wave.shape == (12000, ) and not wave.any()
+        wave = decode_audio(container, 2., 1., 24000)
+        assert np.allclose(wave, signal[24000:48000], atol=2e-4)
+
+
+@pytest.mark.parametrize('name', [
+    '-i.mp4', 'a b.mp4', 'ü;"\'%20.mp4', 'clip: 1.mp4', 'http:x.mp4',
+    'a\nb.mp4', 'a?b#c.mp4', '\udcff.mp4'
+])
+def test_names(tmp_path, monkeypatch, video, name):
+    monkeypatch.chdir(tmp_path)
+    os.link(video, name)
+    with open_video(name) as container:
+        assert decode_frame(container, 0.)[0].shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize('opened', [open_video, open_audio])
+@pytest.mark.parametrize('kind, reason', [
+    ('gone', 'missing file'),
+    ('file/a', 'missing file'),
+    ('dangling', 'missing file'),
+    ('loop', 'loop of links'),
+    ('folder', 'not a regular file'),
+    ('pipe', 'not a regular file'),
+    ('empty', 'empty file'),
+    ('a\0b', 'impossible file name'),
+    ('x' * 300, 'impossible file name'),
+])
+def test_what_is_no_file(tmp_path, opened, kind, reason):
+    (tmp_path / 'file').write_text('text')
+    os.symlink('gone', tmp_path / 'dangling')
+    os.symlink('loop', tmp_path / 'loop')
+    (tmp_path / 'folder').mkdir()
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / 'empty').touch()
+    with pytest.raises(BrokenClipError) as caught:
+        with opened(str(tmp_path / kind)):
+            pass
+    assert caught.value.reason == reason
+
+
+def test_files_that_may_not_be_read(tmp_path, video, monkeypatch):
+    path = tmp_path / 'a.png'
+    path.write_bytes(b'x')
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr('av.open', refuse)
+    monkeypatch.setattr('avdet_mm.datasets.media.fileio.get', refuse)
+    for read in (lambda: open_video(video).__enter__(),
+                 lambda: read_image(str(path))):
+        with pytest.raises(BrokenClipError) as caught:
+            read()
+        assert caught.value.reason == 'permission denied'
+    monkeypatch.setattr('os.stat', refuse)
+    with pytest.raises(BrokenClipError, match='permission denied'):
+        open_audio(video).__enter__()
+
+
+def test_images_that_are_none(tmp_path):
+    for path, reason in ((tmp_path, 'not a regular file'),
+                         (tmp_path / 'a.png', 'missing file')):
+        with pytest.raises(BrokenClipError) as caught:
+            read_image(str(path))
+        assert caught.value.reason == reason
