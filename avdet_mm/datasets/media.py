@@ -20,6 +20,9 @@ from av.video.reformatter import VideoReformatter
 # Sound is decoded from a little before the window, so that neither the
 # decoder's nor the resampler's start is heard in it.
 _PREROLL = 0.1
+# Seconds before the wanted frame in which every frame is decoded; before,
+# those that others are predicted from are enough.
+_ALL_FRAMES = 0.5
 
 
 class BrokenClipError(RuntimeError):
@@ -132,21 +135,38 @@ def decode_frame(container: av.container.InputContainer,
     Returns:
         tuple: The image and the time at which its display starts.
     """
-    stream = container.streams.video[0]
     wanted = _origin(container) + time + 1e-4
-    container.seek(int(wanted / stream.time_base), stream=stream)
-    shown = None
-    for frame in container.decode(stream):
-        if frame.time is None:
-            continue
-        if shown is not None and frame.time > wanted:
-            break
-        shown = frame
+    shown = _shown_at(container, wanted, wanted - _ALL_FRAMES)
+    if shown is None or shown.time < wanted - _ALL_FRAMES:
+        # Nothing so close before: look at every frame.
+        shown = _shown_at(container, wanted, -np.inf)
     if shown is None:
-        raise BrokenClipError(_path(container), 'no frame can be decoded',
-                              f'at {time:.2f} s')
+        raise BrokenClipError(
+            _path(container), 'no frame can be decoded', f'at {time:.2f} s')
     return (_upright(shown.to_ndarray(format='bgr24'), shown),
             max(shown.time - _origin(container), 0.))
+
+
+def _shown_at(container: av.container.InputContainer, wanted: float,
+              start: float) -> Optional[av.VideoFrame]:
+    """Last frame up to a time stamp.
+
+    Before ``start``, frames that no other frame needs are not decoded.
+    """
+    stream = container.streams.video[0]
+    container.seek(int(wanted / stream.time_base), stream=stream)
+    shown = None
+    for packet in container.demux(stream):
+        early = packet.pts is not None and \
+            packet.pts * packet.time_base < start
+        stream.codec_context.skip_frame = 'NONREF' if early else 'DEFAULT'
+        for frame in packet.decode():
+            if frame.time is None:
+                continue
+            if shown is not None and frame.time > wanted:
+                return shown
+            shown = frame
+    return shown
 
 
 def _upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:

@@ -141,3 +141,43 @@ def test_images_that_are_none(tmp_path):
         with pytest.raises(BrokenClipError) as caught:
             read_image(str(path))
         assert caught.value.reason == reason
+
+
+def test_frames_that_are_skipped_do_not_matter(tmp_path, monkeypatch):
+    path = str(tmp_path / 'a.mp4')
+    rng = np.random.default_rng(0)
+    # 40 frames at 20 fps, nothing for four seconds, 40 more.
+    stamps = [*range(40), *range(120, 160)]
+    with av.open(path, 'w') as container:
+        video = container.add_stream('libx264', rate=20)
+        video.height, video.width, video.gop_size = 48, 64, 250
+        video.options = dict(bf='3', sc_threshold='0')
+        audio = container.add_stream('aac', rate=24000, layout='mono')
+        for stamp in stamps:
+            frame = av.VideoFrame.from_ndarray(
+                rng.integers(0, 256, (48, 64, 3), np.uint8), format='bgr24')
+            frame.pts = stamp
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 8 * 24000), np.float32), 'fltp', 'mono')
+        frame.sample_rate, frame.pts = 24000, 0
+        container.mux(audio.encode(frame))
+        container.mux(audio.encode())
+    with av.open(path) as container:
+        frames = {
+            round(f.time * 20): f.to_ndarray(format='bgr24')
+            for f in container.decode(video=0)
+        }
+    assert sorted(frames) == stamps
+    skipped = []
+    with open_video(path) as container:
+        decoded = container.streams.video[0].codec_context
+        for time in np.arange(0.025, 8, 0.1):
+            image, found = decode_frame(container, time)
+            expected = max(s for s in stamps if s <= 20 * time)
+            assert round(found * 20) == expected
+            assert (image == frames[expected]).all()
+            skipped.append(decoded.skip_frame)
+    # Later decoding is not left with frames missing.
+    assert set(map(str, skipped)) == {'DEFAULT'}
