@@ -75,9 +75,9 @@ class AudioVisualDataPreprocessor(BaseDataPreprocessor):
         self.bgr_to_rgb = bgr_to_rgb
         self.sample_rate = sample_rate
         self.log_floor = log_floor
-        self.register_buffer('mean',
-                             torch.tensor(mean).view(1, 3, 1, 1), False)
-        self.register_buffer('std', torch.tensor(std).view(1, 3, 1, 1), False)
+        for name, value in (('mean', mean), ('std', std)):
+            value = torch.tensor(value, dtype=torch.float32)
+            self.register_buffer(name, value.view(1, 3, 1, 1), False)
         # 0 in audio_std: not measured yet.
         self.register_buffer('audio_mean', torch.tensor(audio_mean or 0.))
         self.register_buffer('audio_std', torch.tensor(audio_std or 0.))
@@ -108,8 +108,8 @@ class AudioVisualDataPreprocessor(BaseDataPreprocessor):
         Returns:
             Tensor: (B, 1, n_mels, frames) float32, natural logarithm.
         """
-        return torch.log(self.mel(waveform.float()) +
-                         self.log_floor).unsqueeze(1)
+        mel = self.mel(waveform.float())
+        return mel.add_(self.log_floor).log_().unsqueeze(1)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Turn a collated batch into the keywords of ``model.forward``.
@@ -119,13 +119,13 @@ class AudioVisualDataPreprocessor(BaseDataPreprocessor):
         """
         data = self.cast_data(data)
         inputs = data['inputs']
-        frame = self._stack(inputs['frame'], 'frames').float()
+        frame = self._stack(inputs['frame'], 'frames')
         if self.bgr_to_rgb:
-            frame = frame[:, [2, 1, 0]]
-        frame = (frame - self.mean) / self.std
+            frame = frame.flip(1)
+        frame = (frame - self.mean).div_(self.std)
         audio = self.log_mel(self._stack(inputs['audio'], 'waveforms'))
         if self.audio_std > 0:
-            audio = (audio - self.audio_mean) / self.audio_std
+            audio = audio.sub_(self.audio_mean).div_(self.audio_std)
         return dict(
             inputs=dict(frame=frame, audio=audio),
             data_samples=data.get('data_samples'))
