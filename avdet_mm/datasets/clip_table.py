@@ -274,12 +274,14 @@ def rebase_row(row: dict, table: str, new_table: str) -> dict:
     Returns:
         dict: A new row; relative paths are relative to the new table.
     """
-    source, target = osp.dirname(table), osp.dirname(new_table)
+    # Behind a link to a folder, '..' leads elsewhere than its name says.
+    source, target = (
+        osp.realpath(osp.dirname(file)) for file in (table, new_table))
 
     def move(path: str) -> str:
         if is_abs(path):
             return path
-        return osp.relpath(osp.join(source, path), target or '.')
+        return osp.relpath(osp.join(source, path), target)
 
     row = dict(row)
     for key in ('video_path', 'audio_path'):

@@ -112,6 +112,13 @@ def test_rows_move_with_their_table(tmp_path):
     assert rebase_row(row, old, new)['frames'] == [
         dict(path='../a/x.jpg', time=1.)
     ]
+    # A link to a folder is not where its name says.
+    (tmp_path / 'deep' / 'er').mkdir(parents=True)
+    os.symlink(tmp_path / 'deep' / 'er', tmp_path / 'link')
+    moved = rebase_row(
+        dict(video_path='v.mp4'), str(tmp_path / 'a' / 't.json'),
+        str(tmp_path / 'link' / 't.json'))
+    assert moved == dict(video_path='../../a/v.mp4')
     # Relative tables in the working directory.
     assert rebase_row(dict(video_path='v.mp4'), 'd/t.json',
                       't.json') == dict(video_path='d/v.mp4')

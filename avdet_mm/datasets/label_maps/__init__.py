@@ -1,0 +1,1 @@
+"""Data files that :mod:`avdet_mm.datasets.metainfo` reads."""
