@@ -30,6 +30,7 @@ from avdet_mm.visualization import (
     spectrogram_image,
 )
 from avdet_mm.visualization.drawing import GRAY, GREEN, ORANGE, RED
+from avdet_mm.visualization.page import html_page, key
 
 PALETTE = (
     '#2563eb',
@@ -67,26 +68,12 @@ LOCALIZER = dict(
 )
 
 STYLE = """
-:root { --fg: #1c2530; --soft: #5c6873; --line: #dfe4ea; --bg: #f5f7f9;
-        --card: #fff; --accent: #2563eb; }
-@media (prefers-color-scheme: dark) {
-  :root { --fg: #e3e8ee; --soft: #9aa7b4; --line: #37414d; --bg: #14191f;
-          --card: #1d242c; --accent: #7aa2ff; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--bg); color: var(--fg);
-       font: 16px/1.5 system-ui, 'Segoe UI', Roboto, sans-serif; }
-main, header > div { max-width: 1180px; margin: 0 auto; padding: 0 20px; }
-header { background: linear-gradient(120deg, #14325c, #7a2e6b);
-         color: #fff; padding: 36px 0 30px; }
-header h1 { margin: 0 0 6px; font-size: 30px; }
-header p { margin: 0; max-width: 760px; opacity: .92; }
 nav { margin-top: 14px; }
 nav a { color: #fff; margin-right: 18px; }
 section { background: var(--card); border: 1px solid var(--line);
           border-radius: 10px; padding: 8px 22px 22px; margin: 22px 0; }
 h2 { font-size: 21px; margin: 14px 0 4px; }
 h3 { font-size: 16px; margin: 22px 0 8px; }
-p.note { color: var(--soft); margin: 0 0 14px; max-width: 860px; }
 .missing { border-left: 4px solid #e8590c; padding: 8px 14px;
            background: var(--bg); }
 table { border-collapse: collapse; width: 100%; max-width: 860px; }
@@ -108,9 +95,6 @@ figcaption { font-size: 13.5px; color: var(--soft); padding-top: 4px; }
            grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); }
 .cluster img + img { border-radius: 0 0 6px 6px; margin-top: -6px; }
 audio { width: 100%; height: 34px; margin-top: 5px; display: block; }
-.key { display: inline-block; width: 12px; height: 12px; margin: 0 5px 0 14px;
-       border-radius: 3px; vertical-align: -1px; }
-.key:first-child { margin-left: 0; }
 .charts { display: grid; gap: 18px;
           grid-template-columns: repeat(auto-fill, minmax(330px, 1fr)); }
 svg { width: 100%; height: auto; display: block; }
@@ -118,8 +102,6 @@ svg text { fill: var(--soft); font-size: 11px; }
 svg .axis { stroke: var(--line); stroke-width: 1; }
 .legend { font-size: 13px; color: var(--soft); }
 .legend b { color: var(--fg); font-weight: 600; }
-footer { color: var(--soft); font-size: 13.5px; padding: 6px 0 40px; }
-code { font-size: .92em; }
 """
 
 
@@ -171,14 +153,6 @@ def xyxy(annotation: dict) -> List[float]:
     """Box of a COCO annotation."""
     x, y, w, h = annotation['bbox']
     return [x, y, x + w, y + h]
-
-
-def key(color: Sequence[int], text: str) -> str:
-    """One entry of a legend."""
-    return (
-        f'<span class="key" style="background: rgb{tuple(color)}"></span>'
-        f'{html.escape(text)}'
-    )
 
 
 def figure(picture: str, caption: str) -> str:
@@ -635,19 +609,18 @@ class DemoPage:
             body.append(
                 f'<section id="{name}"><h2>{title}</h2>{content}</section>'
             )
-        page = (
-            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width">'
-            f'<title>avdet_mm demo</title><style>{STYLE}</style></head><body>'
-            '<header><div><h1>Objects learned from video alone</h1><p>A '
+        page = html_page(
+            'avdet_mm demo',
+            '<h1>Objects learned from video alone</h1><p>A '
             'localizer learned which things make which sound, from clips '
             'without a single label. Its boxes and clusters then trained a '
             'stock MMDetection detector, which finds and names the objects '
             'in silent images.</p>'
-            f'<nav>{"".join(links)}</nav></div></header>'
-            f'<main>{"".join(body)}<footer>Written by <code>tools/'
-            'analysis_tools/demo_page.py</code>. Ground truth is used for '
-            'figures and pictures only.</footer></main></body></html>\n'
+            f'<nav>{"".join(links)}</nav>',
+            ''.join(body),
+            'tools/analysis_tools/demo_page.py',
+            'Ground truth is used for figures and pictures only.',
+            STYLE,
         )
         final = self.root / 'page'
         shutil.rmtree(final, ignore_errors=True)
