@@ -42,7 +42,8 @@ setup(
     install_requires=read_requirements('runtime.txt'),
     extras_require={
         'tests': read_requirements('tests.txt'),
-        'all': read_requirements('tests.txt'),
+        'ray': read_requirements('ray.txt'),
+        'all': read_requirements('tests.txt') + read_requirements('ray.txt'),
     },
     zip_safe=False,
 )

@@ -22,11 +22,13 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from avdet_mm.apis import generate_pseudo_labels
+from avdet_mm.datasets.clip_table import dump_clip_table, load_clip_table
+from avdet_mm.datasets.prepare import prepare_clips
 from avdet_mm.registry import MODELS
 from tests.toy import ROOT, find_hook, load_config, scalars
 
 FOLDER = osp.join(ROOT, 'configs/avdet')
-CONFIGS = sorted(osp.basename(p) for p in glob.glob(f'{FOLDER}/*.py'))
+CONFIGS = sorted(osp.basename(p) for p in glob.glob(f'{FOLDER}/*_demo*.py'))
 DETECTORS = [n for n in CONFIGS if n.startswith('faster-rcnn')]
 DETECTOR = 'faster-rcnn_avol-net_fpn_demo.py'
 
@@ -193,6 +195,37 @@ def test_stock_mmdet_tool(name, demo_dir, tmp_path):
                                                    result.stderr)
     assert weights_of(tmp_path / 'epoch_1.pth')
     assert len(scalars(tmp_path)) >= 1
+
+
+@pytest.mark.parametrize('prepared', [False, True])
+def test_any_clips(prepared, clip_dir, tmp_path, monkeypatch):
+    table = str(clip_dir / 'train.json')
+    if prepared:
+        prepare_clips(table, str(tmp_path / 'prepared'), workers=1)
+        table = str(tmp_path / 'prepared' / 'clips.json')
+    _, rows = load_clip_table(table)
+    dump_clip_table([
+        dict(clip_id=r['clip_id'], faults=['still'] if i < 2 else [])
+        for i, r in enumerate(rows)
+    ], str(tmp_path / 'check.json'), kind='avdet_mm.clip_report')
+    monkeypatch.setenv('AVDET_CLIPS', table)
+    cfg = load_config('pretrain_clips.py', clip_dir, monkeypatch)
+    cfg.merge_from_dict({
+        'work_dir': str(tmp_path / 'run'),
+        'train_cfg.max_epochs': 1,
+        'default_hooks.logger.interval': 1,
+        'train_dataloader.dataset.filter_cfg.report':
+        str(tmp_path / 'check.json'),
+    })
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    dataset = runner.train_dataloader.dataset
+    assert dataset.clip_ids == [r['clip_id'] for r in rows[2:]]
+    assert runner.iter == 3  # 14 clips, 4 at a time
+    log, = (tmp_path / 'run').glob('*/*.log')
+    assert '2 of 16 clips' in log.read_text()
+    assert 'still: 2 (e.g. train_000000, train_000001)' in log.read_text()
+    assert len(scalars(tmp_path / 'run')) == 3
 
 
 def test_folder_of_the_demo_can_be_moved(monkeypatch):

@@ -103,7 +103,7 @@ def _path(container: av.container.InputContainer) -> str:
     return container.name[len('file:'):]
 
 
-def _origin(container: av.container.InputContainer) -> float:
+def clip_start(container: av.container.InputContainer) -> float:
     """Time stamp (s) at which the clip starts."""
     return (container.start_time or 0) / av.time_base
 
@@ -116,7 +116,7 @@ def video_duration(container: av.container.InputContainer) -> float:
             start = stream.start_time or 0
             ends.append(
                 float((start + stream.duration) * stream.time_base) -
-                _origin(container))
+                clip_start(container))
     if not ends and container.duration:
         ends.append(container.duration / av.time_base)
     if not ends:
@@ -135,7 +135,7 @@ def decode_frame(container: av.container.InputContainer,
     Returns:
         tuple: The image and the time at which its display starts.
     """
-    wanted = _origin(container) + time + 1e-4
+    wanted = clip_start(container) + time + 1e-4
     shown = _shown_at(container, wanted, wanted - _ALL_FRAMES)
     if shown is None or shown.time < wanted - _ALL_FRAMES:
         # Nothing so close before: look at every frame.
@@ -143,8 +143,8 @@ def decode_frame(container: av.container.InputContainer,
     if shown is None:
         raise BrokenClipError(
             _path(container), 'no frame can be decoded', f'at {time:.2f} s')
-    return (_upright(shown.to_ndarray(format='bgr24'), shown),
-            max(shown.time - _origin(container), 0.))
+    return (upright(shown.to_ndarray(format='bgr24'), shown),
+            max(shown.time - clip_start(container), 0.))
 
 
 def _shown_at(container: av.container.InputContainer, wanted: float,
@@ -169,7 +169,7 @@ def _shown_at(container: av.container.InputContainer, wanted: float,
     return shown
 
 
-def _upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """Turn an image as its frame is to be displayed.
 
     Phones write how they were held beside the picture, not into it.
@@ -197,8 +197,8 @@ def decode_audio(container: av.container.InputContainer, start: float,
         BrokenClipError: If the format of the sound changes on the way.
     """
     stream = container.streams.audio[0]
-    wanted = _origin(container) + start
-    seek_to = max(wanted - _PREROLL, _origin(container))
+    wanted = clip_start(container) + start
+    seek_to = max(wanted - _PREROLL, clip_start(container))
     container.seek(int(seek_to / stream.time_base), stream=stream)
     resampler = av.AudioResampler(format='fltp', rate=sample_rate)
     pieces: List[np.ndarray] = []
@@ -206,7 +206,7 @@ def decode_audio(container: av.container.InputContainer, start: float,
     try:
         for frame in container.decode(stream):
             if first is None:
-                first = end = _origin(container) if frame.time is None \
+                first = end = clip_start(container) if frame.time is None \
                     else frame.time
             pieces += [f.to_ndarray() for f in resampler.resample(frame)]
             end += frame.samples / frame.sample_rate
@@ -216,6 +216,8 @@ def decode_audio(container: av.container.InputContainer, start: float,
             return np.zeros(0, np.float32)
         pieces += [f.to_ndarray() for f in resampler.resample(None)]
         wave = np.concatenate(pieces, axis=1).mean(axis=0, dtype=np.float32)
+    except av.error.FFmpegError:  # some of them are ValueErrors
+        raise
     except ValueError as error:
         path = _path(container)
         raise BrokenClipError(path, 'sound changes its format',
@@ -263,12 +265,12 @@ def cached_clip(path: str, sample_rate: int) -> DecodedClip:
         ]
         if not frames:
             raise BrokenClipError(path, 'no frame can be decoded')
-        times = np.array([f.time for f in frames]) - _origin(container)
+        times = np.array([f.time for f in frames]) - clip_start(container)
         # One converter for all: each frame's own would be set up anew.
         convert = VideoReformatter()
         return DecodedClip(
             np.stack([
-                _upright(convert.reformat(f, format='bgr24').to_ndarray(), f)
+                upright(convert.reformat(f, format='bgr24').to_ndarray(), f)
                 for f in frames
             ]),
             times.clip(min=0), np.round(wave * 32767).astype(np.int16),
