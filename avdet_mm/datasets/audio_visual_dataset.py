@@ -5,6 +5,7 @@ import os
 import os.path as osp
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from math import inf
 from typing import (
     Any,
     Dict,
@@ -25,6 +26,7 @@ from mmengine.utils import is_abs
 
 from avdet_mm.registry import DATASETS
 
+from .clip_check import FAULTS, inspect_clip
 from .clip_table import (
     DATASET_TYPE,
     PackedRows,
@@ -32,19 +34,10 @@ from .clip_table import (
     iter_lines,
     read_faults,
 )
-from .media import (
-    BrokenClipError,
-    decode_audio,
-    open_audio,
-    open_video,
-    read_audio,
-    read_image,
-    video_duration,
-)
 
 CHECKS = (None, 'exists', 'probe', 'decode')
-# Root mean square below which sound counts as silent: -80 dB of full scale.
-SILENCE = 1e-4
+# Why a clip is left out that the report does not know.
+NOT_CHECKED = 'not checked'
 
 
 @DATASETS.register_module()
@@ -80,9 +73,15 @@ class AudioVisualDataset(BaseDataset):
         ann_file (str): The clip table.
         check (str, optional): What is checked of each clip: ``'exists'``,
             its files; ``'probe'``, also their headers (both streams, at
-            least ``audio_duration`` long); ``'decode'``, also that they can
-            be decoded to the end and are not silent (slow: decodes
-            everything); None, nothing. Defaults to ``'exists'``.
+            least ``audio_duration`` long); ``'decode'``, all that
+            ``tools/check_clips.py`` checks but for duplicates (slow: decodes
+            everything in this process); None, nothing.
+            Defaults to ``'exists'``.
+        filter_cfg (dict, optional): ``report``, the json of
+            ``tools/check_clips.py`` (relative to ``data_root`` if that is
+            given): clips that it rejects, or does not know, are left out;
+            and ``keep``, list of faults that do not matter here.
+            Defaults to None.
         audio_duration (float): Least duration in seconds.
             Defaults to 1.0.
         max_bad_share (float): Share of clips that may be left out before an
@@ -105,6 +104,16 @@ class AudioVisualDataset(BaseDataset):
                  **kwargs: Any) -> None:
         if check not in CHECKS:
             raise ValueError(f'check must be one of {CHECKS}, got {check!r}.')
+        if set(filter_cfg or ()) - {'report', 'keep'}:
+            raise ValueError(
+                'filter_cfg is dict(report=<json of tools/check_clips.py>, '
+                f'keep=[<fault>, ...]), got {filter_cfg}.')
+        self._kept = set((filter_cfg or {}).get('keep', ()))
+        unknown = sorted(self._kept - FAULTS.keys() - {NOT_CHECKED})
+        if unknown:
+            raise ValueError(f'filter_cfg keeps {unknown[0]!r}, which is no '
+                             'fault; `python tools/check_clips.py --help` '
+                             'lists them.')
         self.check = check
         self.audio_duration = audio_duration
         self.max_bad_share = max_bad_share
@@ -163,6 +172,13 @@ class AudioVisualDataset(BaseDataset):
                 raise ValueError(
                     f'Clip {clip_id!r} of {self.ann_file} has neither '
                     '"video_path" nor "frames" with "audio_path".')
+            for key in ('time', 'duration'):
+                value = row.get(key)
+                if value is not None and not (
+                        isinstance(value, (int, float)) and 0 <= value < inf):
+                    raise ValueError(
+                        f'Clip {clip_id!r} of {self.ann_file} has the {key} '
+                        f'{value!r}; it is a number of seconds.')
             self._ground_truth(row)
             yield line
 
@@ -204,7 +220,7 @@ class AudioVisualDataset(BaseDataset):
             found = raw['instances']
             boxes = np.array([x['bbox'] for x in found], np.float32)
             boxes = boxes.reshape(len(found), 4)
-            if (boxes[:, 2:] <= boxes[:, :2]).any():
+            if not (boxes[:, 2:] > boxes[:, :2]).all():
                 raise ValueError(f'{where} has an empty box; boxes are '
                                  '[x1, y1, x2, y2] with x1 < x2, y1 < y2.')
             parsed['eval_instances'] = dict(
@@ -290,12 +306,7 @@ class AudioVisualDataset(BaseDataset):
 
     def _reported_faults(self, rows: PackedRows) -> Dict[int, str]:
         """Positions of the clips that the report rejects, with reasons."""
-        cfg = dict(self.filter_cfg or {})
-        report, keep = cfg.pop('report', None), set(cfg.pop('keep', ()))
-        if cfg or (keep and report is None):
-            raise ValueError(
-                'filter_cfg is dict(report=<json of tools/check_clips.py>, '
-                f'keep=[<verdict>, ...]), got {self.filter_cfg}.')
+        report = (self.filter_cfg or {}).get('report')
         if report is None:
             return {}
         if self.data_root and not is_abs(report):
@@ -303,8 +314,8 @@ class AudioVisualDataset(BaseDataset):
         faults = dict(read_faults(report))
         reasons = {}
         for i, row in enumerate(rows):
-            found = faults.get(row['clip_id'], ('not checked', ))
-            found = [fault for fault in found if fault not in keep]
+            found = faults.get(row['clip_id'], (NOT_CHECKED, ))
+            found = [fault for fault in found if fault not in self._kept]
             if found:
                 reasons[i] = found[0]
         return reasons
@@ -340,13 +351,11 @@ class AudioVisualDataset(BaseDataset):
 
     def _fault(self, row: dict) -> Optional[str]:
         """What is wrong with a clip, None if nothing is."""
-        try:
-            if self.check == 'exists':
-                return None if files_exist(row) else 'missing file'
-            check_clip(row, self.audio_duration, self.check == 'decode')
-        except BrokenClipError as error:
-            return error.reason
-        return None
+        if self.check == 'exists':
+            return None if files_exist(row) else 'missing file'
+        found = inspect_clip(row, self.check,
+                             dict(audio_duration=self.audio_duration))
+        return next((f for f in found['faults'] if f not in self._kept), None)
 
     def prepare_data(self, idx: int) -> dict:
         """Get a sample through the pipeline.
@@ -392,60 +401,3 @@ def files_exist(row: dict) -> bool:
         if name not in names[folder]:
             return False
     return osp.exists(row['audio_path'])
-
-
-def check_clip(row: dict, audio_duration: float, decode: bool) -> None:
-    """Check the files of a clip.
-
-    Args:
-        row (dict): Parsed row of a clip table.
-        audio_duration (float): Least duration in seconds.
-        decode (bool): Whether to decode everything, not only read headers.
-
-    Raises:
-        BrokenClipError: If a file is missing, unreadable, too short, ends
-            too early or is silent.
-    """
-
-    def check_length(path: str, seconds: float) -> None:
-        if seconds < audio_duration - 1e-5:
-            raise BrokenClipError(path, f'shorter than {audio_duration:g} s',
-                                  f'{seconds:.2f} s')
-
-    def check_sound(path: str, wave: np.ndarray, rate: int,
-                    seconds: float) -> None:
-        # Encoders pad and cut a little; a quarter of a second is a fault.
-        if len(wave) / rate < seconds - 0.25:
-            raise BrokenClipError(path, 'sound ends too early')
-        check_length(path, len(wave) / rate)
-        if np.sqrt(np.mean(np.square(wave))) < SILENCE:
-            raise BrokenClipError(path, 'silent')
-
-    if 'video_path' in row:
-        path = row['video_path']
-        with open_video(path) as container:
-            seconds = min(
-                video_duration(container), row.get('duration', np.inf))
-            check_length(path, seconds)
-            if not decode:
-                return
-            rate = container.streams.audio[0].sample_rate
-            wave = decode_audio(container, 0, seconds, rate)
-            check_sound(path, wave, rate, seconds)
-            container.seek(0)
-            stream = container.streams.video[0]
-            frames = sum(1 for _ in container.decode(stream))
-            if not frames or frames < 0.9 * stream.frames:
-                raise BrokenClipError(path, 'picture ends too early')
-        return
-    if not files_exist(row):
-        raise BrokenClipError(row['clip_id'], 'missing file')
-    for frame in row['frames'] if decode else []:
-        read_image(frame['path'])
-    path = row['audio_path']
-    with open_audio(path) as file:
-        seconds = file.frames / file.samplerate
-        check_length(path, seconds)
-        if decode:
-            wave = read_audio(file, 0, seconds, file.samplerate)
-            check_sound(path, wave, file.samplerate, seconds)

@@ -106,7 +106,7 @@ def iter_lines(path: str,
         return table['metainfo'], _rows(lines, path)
     lines.close()
     table = _check(_loads(fileio.get(path), path), path, kind)
-    rows = (_dumps(row).encode() for row in table['data_list'])
+    rows = (json.dumps(row).encode() for row in table['data_list'])
     return table['metainfo'], rows
 
 

@@ -45,7 +45,7 @@ class BrokenClipError(RuntimeError):
         self.reason = reason
 
 
-def _check_file(path: str) -> None:
+def check_file(path: str) -> None:
     """Make sure that a path is a file with content, without opening it."""
     try:
         status = os.stat(path)
@@ -80,7 +80,7 @@ def open_video(path: str) -> Iterator[av.container.InputContainer]:
         BrokenClipError: If the file is missing, unreadable or without one
             of the streams, or if decoding in the body fails.
     """
-    _check_file(path)
+    check_file(path)
     try:
         # With the protocol named, a colon in a name cannot select another.
         with av.open(f'file:{path}', metadata_errors='replace') as container:
@@ -92,10 +92,11 @@ def open_video(path: str) -> Iterator[av.container.InputContainer]:
                     raise BrokenClipError(path, f'unknown {kind} codec')
                 streams[0].codec_context.thread_count = 1
             yield container
-    except PermissionError as error:
-        raise BrokenClipError(path, 'permission denied') from error
     except av.error.FFmpegError as error:
-        raise BrokenClipError(path, 'cannot be decoded', str(error)) from error
+        # Seeking may fail with EPERM, which has nothing to do with this.
+        reason = 'permission denied' if error.errno == errno.EACCES else \
+            'cannot be decoded'
+        raise BrokenClipError(path, reason, str(error)) from error
 
 
 def _path(container: av.container.InputContainer) -> str:
@@ -135,11 +136,19 @@ def decode_frame(container: av.container.InputContainer,
     Returns:
         tuple: The image and the time at which its display starts.
     """
+    stream = container.streams.video[0]
     wanted = clip_start(container) + time + 1e-4
-    shown = _shown_at(container, wanted, wanted - _ALL_FRAMES)
-    if shown is None or shown.time < wanted - _ALL_FRAMES:
-        # Nothing so close before: look at every frame.
-        shown = _shown_at(container, wanted, -np.inf)
+    for every_from in (wanted - _ALL_FRAMES, -np.inf):
+        shown = None
+        for frame in _decode_from(container, stream, wanted, 0., every_from):
+            if frame.time is None:
+                continue
+            if shown is not None and frame.time > wanted:
+                break
+            shown = frame
+        # Otherwise it may be one of those that were left out.
+        if shown is not None and shown.time >= every_from:
+            break
     if shown is None:
         raise BrokenClipError(
             _path(container), 'no frame can be decoded', f'at {time:.2f} s')
@@ -147,26 +156,52 @@ def decode_frame(container: av.container.InputContainer,
             max(shown.time - clip_start(container), 0.))
 
 
-def _shown_at(container: av.container.InputContainer, wanted: float,
-              start: float) -> Optional[av.VideoFrame]:
-    """Last frame up to a time stamp.
+def _decode_from(container: av.container.InputContainer,
+                 stream: av.stream.Stream,
+                 wanted: float,
+                 preroll: float,
+                 every_from: float = -np.inf) -> Iterator[av.frame.Frame]:
+    """Decode a stream from a time stamp on, or from before.
 
-    Before ``start``, frames that no other frame needs are not decoded.
+    Args:
+        container (av.container.InputContainer): From :func:`open_video`.
+        stream (av.stream.Stream): Its stream.
+        wanted (float): Time stamp (s) that the first frame must not be
+            later than, if the stream has such a frame.
+        preroll (float): Seconds before it at which to start, if possible.
+        every_from (float): Time stamp (s) before which frames that no other
+            frame needs are left out. Defaults to none.
+
+    Yields:
+        av.frame.Frame: The decoded frames.
     """
-    stream = container.streams.video[0]
-    container.seek(int(wanted / stream.time_base), stream=stream)
-    shown = None
+    start = clip_start(container)
+    # Some formats seek to a later frame than they are asked for, even at the
+    # very start; their clips start later than 0, which is the last resort.
+    times = [wanted - back for back in (preroll, 1., 4., 16.)]
+    for time in [t for t in times if t > start] + [start, min(start, 0.)]:
+        container.seek(int(time / stream.time_base), stream=stream)
+        frames = _decode(container, stream, every_from)
+        first = next(frames, None)
+        if first is not None and first.time is not None and \
+                first.time <= wanted:
+            break
+    if first is not None:
+        yield first
+        yield from frames
+
+
+def _decode(container: av.container.InputContainer, stream: av.stream.Stream,
+            every_from: float) -> Iterator[av.frame.Frame]:
+    """Decode from where the container is; see :func:`_decode_from`."""
+    if every_from == -np.inf:
+        yield from container.decode(stream)
+        return
     for packet in container.demux(stream):
         early = packet.pts is not None and \
-            packet.pts * packet.time_base < start
+            packet.pts * packet.time_base < every_from
         stream.codec_context.skip_frame = 'NONREF' if early else 'DEFAULT'
-        for frame in packet.decode():
-            if frame.time is None:
-                continue
-            if shown is not None and frame.time > wanted:
-                return shown
-            shown = frame
-    return shown
+        yield from packet.decode()
 
 
 def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
@@ -194,17 +229,16 @@ def decode_audio(container: av.container.InputContainer, start: float,
         clip, silence comes first.
 
     Raises:
-        BrokenClipError: If the format of the sound changes on the way.
+        BrokenClipError: If the format of the sound changes on the way, or
+            samples are not finite.
     """
     stream = container.streams.audio[0]
     wanted = clip_start(container) + start
-    seek_to = max(wanted - _PREROLL, clip_start(container))
-    container.seek(int(seek_to / stream.time_base), stream=stream)
     resampler = av.AudioResampler(format='fltp', rate=sample_rate)
     pieces: List[np.ndarray] = []
     first = end = None
     try:
-        for frame in container.decode(stream):
+        for frame in _decode_from(container, stream, wanted, _PREROLL):
             if first is None:
                 first = end = clip_start(container) if frame.time is None \
                     else frame.time
@@ -215,7 +249,7 @@ def decode_audio(container: av.container.InputContainer, start: float,
         if not pieces:
             return np.zeros(0, np.float32)
         pieces += [f.to_ndarray() for f in resampler.resample(None)]
-        wave = np.concatenate(pieces, axis=1).mean(axis=0, dtype=np.float32)
+        wave = _mono(_path(container), np.concatenate(pieces, axis=1).T)
     except av.error.FFmpegError:  # some of them are ValueErrors
         raise
     except ValueError as error:
@@ -227,6 +261,14 @@ def decode_audio(container: av.container.InputContainer, start: float,
     if begin < 0:
         wave = np.pad(wave, (min(-begin, length), 0))
     return np.clip(wave[max(begin, 0):][:length], -1, 1)
+
+
+def _mono(path: str, wave: np.ndarray) -> np.ndarray:
+    """Mean of the channels of (T, channels) float32, which must be finite."""
+    wave = wave.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(wave).all():
+        raise BrokenClipError(path, 'sound not finite')
+    return wave
 
 
 class DecodedClip(NamedTuple):
@@ -304,7 +346,7 @@ def open_audio(path: str) -> Iterator[soundfile.SoundFile]:
         BrokenClipError: If the file is missing or unreadable, or if decoding
             in the body fails.
     """
-    _check_file(path)
+    check_file(path)
     try:
         with soundfile.SoundFile(path) as file:
             yield file
@@ -333,7 +375,8 @@ def read_audio(file: soundfile.SoundFile, start: float, duration: float,
     if source != sample_rate:
         length += round((preroll + _PREROLL) * source)
     file.seek(min(first, file.frames))
-    wave = file.read(length, dtype='float32', always_2d=True).mean(axis=1)
+    wave = _mono(file.name,
+                 file.read(length, dtype='float32', always_2d=True))
     if source != sample_rate and wave.size:
         resampler = av.AudioResampler(format='fltp', rate=sample_rate)
         frame = av.AudioFrame.from_ndarray(

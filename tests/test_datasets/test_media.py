@@ -5,6 +5,7 @@ import struct
 import av
 import numpy as np
 import pytest
+import soundfile
 
 from avdet_mm.datasets import BrokenClipError
 from avdet_mm.datasets.media import (
@@ -13,6 +14,7 @@ from avdet_mm.datasets.media import (
     decode_frame,
     open_audio,
     open_video,
+    read_audio,
     read_image,
 )
 from avdet_mm.testing import write_media
@@ -121,7 +123,7 @@ def test_files_that_may_not_be_read(tmp_path, video, monkeypatch):
     path.write_bytes(b'x')
 
     def refuse(*args, **kwargs):
-        raise PermissionError(13, 'Permission denied')
+        raise av.error.PermissionError(13, 'Permission denied')
 
     monkeypatch.setattr('av.open', refuse)
     monkeypatch.setattr('avdet_mm.datasets.media.fileio.get', refuse)
@@ -181,3 +183,59 @@ def test_frames_that_are_skipped_do_not_matter(tmp_path, monkeypatch):
             skipped.append(decoded.skip_frame)
     # Later decoding is not left with frames missing.
     assert set(map(str, skipped)) == {'DEFAULT'}
+
+
+def test_formats_that_seek_too_far(tmp_path, counting, signal):
+    # A transport stream has no index: seeking lands where it happens to.
+    path = str(tmp_path / 'a.ts')
+    with av.open(path, 'w', format='mpegts') as container:
+        video = container.add_stream('libx264', rate=8)
+        video.height, video.width, video.gop_size = 48, 64, 16
+        audio = container.add_stream('aac', rate=48000, layout='mono')
+        wave = np.interp(
+            np.arange(240000) / 48000, np.arange(120000) / 24000, signal)
+        sound = av.AudioFrame.from_ndarray(
+            wave[None].astype(np.float32), 'fltp', 'mono')
+        sound.sample_rate, sound.pts = 48000, 0
+        packets = []
+        for i, image in enumerate(counting):
+            frame = av.VideoFrame.from_ndarray(image, format='bgr24')
+            frame.pts = i
+            packets += video.encode(frame)
+        packets += video.encode() + audio.encode(sound) + audio.encode()
+        container.mux(
+            sorted((p for p in packets if p.dts is not None),
+                   key=lambda p: p.dts * p.time_base))
+    with open_video(path) as container:
+        late = 0
+        stream = container.streams.video[0]
+        for time in np.arange(0.06, 4.9, 0.21):
+            image, found = decode_frame(container, time)
+            # The clip starts a little before its first frame.
+            assert -0.2 < found - np.floor(time * 8) / 8 <= 0.13
+            assert found <= time + 1e-3 or found < 0.13
+            assert abs(image.mean() / 6 - 8 * found) < 1.1
+            start = max(time - 0.5, 0.)
+            window = decode_audio(container, start, 0.3, 24000)
+            expected = signal[round(start * 24000):][:7200]
+            lags = [
+                np.corrcoef(window[600:-600], expected[600 + k:-600 + k])[0, 1]
+                for k in range(-599, 600, 8)
+            ]
+            assert max(lags) > 0.9
+            container.seek(
+                int((time + 1.4) / stream.time_base), stream=stream)
+            first = next(container.decode(stream), None)
+            late += first is None or first.time > time + 1.4
+        assert late  # or this has tested nothing
+
+
+def test_sound_that_is_not_finite(tmp_path):
+    wave = np.zeros(24000, np.float32)
+    wave[12000] = np.nan
+    path = str(tmp_path / 'a.wav')
+    soundfile.write(path, wave, 24000, subtype='FLOAT')
+    with open_audio(path) as file:
+        assert not read_audio(file, 0., 0.4, 24000).any()
+        with pytest.raises(BrokenClipError, match='sound not finite'):
+            read_audio(file, 0., 1., 24000)
