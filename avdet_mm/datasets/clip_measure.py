@@ -76,9 +76,8 @@ class _Sound:
         self.pieces, self.waiting = [], 0
         if wave.dtype.kind != 'f':
             scale = float(2**(8 * wave.itemsize - 1))
-            wave = wave.astype(np.float32)
-            wave -= scale if wave.dtype == np.uint8 else 0.
-            wave /= scale
+            zero = scale if wave.dtype.kind == 'u' else 0.
+            wave = (wave.astype(np.float32) - zero) / scale
         elif wave.dtype != np.float32:
             wave = wave.astype(np.float32)
         if not np.isfinite(wave).all():

@@ -106,6 +106,8 @@ def test_check_names_the_verdict(corpus, name):
     assert set(found['remarks']) <= set(REMARKS)
     if kind.remark is not None:
         assert kind.remark in found['remarks']
+    elif kind.verdict == 'good':
+        assert not found['remarks']
 
 
 @pytest.mark.parametrize('name', list(KINDS))
