@@ -7,13 +7,13 @@ of training clips are used, and it never sees a test set.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import sys
 from typing import Dict, List, Tuple
 
 from avdet_mm.models.task_modules import ClusterMatcher
+from avdet_mm.utils import file_sha256
 
 
 def parse_args() -> argparse.Namespace:
@@ -141,14 +141,12 @@ def main() -> None:
         len(classes),
     )
 
-    with open(args.self_labels, 'rb') as file:
-        digest = hashlib.sha256(file.read()).hexdigest()
     matcher.to_json(
         args.out,
         classes,
         info=dict(
             self_labels=args.self_labels,
-            self_labels_sha256=digest,
+            self_labels_sha256=file_sha256(args.self_labels),
             clips=args.clips,
             num_clips=len(known),
             num_clips_without_label=len(clusters) - len(known),

@@ -6,7 +6,6 @@ reason why not.
 """
 import argparse
 import csv
-import hashlib
 import json
 import os
 import os.path as osp
@@ -24,7 +23,7 @@ from typing import (
     Tuple,
 )
 
-from avdet_mm.utils.fileio import dump_json
+from avdet_mm.utils.fileio import dump_json, file_sha256
 
 from .clip_size import clip_duration, frame_size
 from .clip_table import (
@@ -289,15 +288,6 @@ def to_pixels(box: Sequence[float], height: int, width: int) -> List[float]:
         round(x * side, 3)
         for x, side in zip(box, (width, height, width, height))
     ]
-
-
-def file_sha256(path: str) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(1 << 20), b''):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def write_result(args: argparse.Namespace,

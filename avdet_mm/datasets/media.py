@@ -1,4 +1,4 @@
-"""Reading single frames and windows of sound from media files.
+"""Reading frames and windows of sound from media files, and writing them.
 
 Times are in seconds from the start of the clip; images are (h, w, 3) uint8
 BGR; waveforms are mono float32 in [-1, 1].
@@ -7,6 +7,7 @@ import errno
 import os
 import stat
 from contextlib import contextmanager
+from fractions import Fraction
 from functools import lru_cache
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
@@ -386,3 +387,50 @@ def read_audio(file: soundfile.SoundFile, start: float, duration: float,
         wave = np.concatenate([p.to_ndarray()[0] for p in pieces])
     begin = round((start - first / source) * sample_rate)
     return np.clip(wave[begin:begin + round(duration * sample_rate)], -1, 1)
+
+
+def write_media(path: str,
+                frames: Optional[np.ndarray] = None,
+                waveform: Optional[np.ndarray] = None,
+                fps: int = 8,
+                sample_rate: int = 24000) -> None:
+    """Write a media file, by default H.264 and AAC in the mp4 format.
+
+    Args:
+        path (str): File to write; its extension selects the container.
+        frames (np.ndarray, optional): (n, h, w, 3) uint8 BGR, h and w even.
+            Without it the file has no video stream.
+        waveform (np.ndarray, optional): (T,) float32 in [-1, 1], mono.
+            Without it the file has no audio stream.
+        fps (int): Frames per second. Defaults to 8.
+        sample_rate (int): Samples per second. Defaults to 24000.
+    """
+    with av.open(path, 'w') as container:
+        if frames is not None:
+            video = container.add_stream('libx264', rate=fps)
+            video.height, video.width = frames.shape[1:3]
+            video.pix_fmt = 'yuv420p'
+            video.gop_size = 4
+            video.max_b_frames = 0
+            video.thread_count = 1
+            video.options = dict(preset='ultrafast', crf='20')
+        if waveform is not None:
+            audio = container.add_stream('aac', rate=sample_rate)
+            audio.layout = 'mono'
+            audio.bit_rate = 64000
+            audio.options = dict(aac_coder='fast')
+        if frames is not None:
+            for i, image in enumerate(frames):
+                frame = av.VideoFrame.from_ndarray(image, format='bgr24')
+                frame.pts, frame.time_base = i, Fraction(1, fps)
+                container.mux(video.encode(frame))
+            container.mux(video.encode())
+        if waveform is not None:
+            frame = av.AudioFrame.from_ndarray(
+                np.ascontiguousarray(waveform, np.float32)[None],
+                format='fltp',
+                layout='mono')
+            frame.sample_rate = sample_rate
+            frame.pts, frame.time_base = 0, Fraction(1, sample_rate)
+            container.mux(audio.encode(frame))
+            container.mux(audio.encode())

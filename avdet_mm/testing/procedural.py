@@ -12,7 +12,6 @@ import json
 import os
 import os.path as osp
 from concurrent.futures import ProcessPoolExecutor
-from fractions import Fraction
 from functools import partial
 from itertools import product
 from typing import Dict, List, Optional, Tuple
@@ -23,6 +22,7 @@ import numpy as np
 
 from avdet_mm.datasets.clip_table import dump_clip_table
 from avdet_mm.datasets.coco import to_coco
+from avdet_mm.datasets.media import write_media
 from avdet_mm.utils import dump_json
 
 SHAPES = ('disc', 'square', 'triangle', 'star', 'ring', 'cross', 'heart',
@@ -473,53 +473,6 @@ def make_clip(seed: int,
         objects=objects)
 
 
-def write_media(path: str,
-                frames: Optional[np.ndarray] = None,
-                waveform: Optional[np.ndarray] = None,
-                fps: int = FPS,
-                sample_rate: int = SAMPLE_RATE) -> None:
-    """Write a media file, by default H.264 and AAC in the mp4 format.
-
-    Args:
-        path (str): File to write; its extension selects the container.
-        frames (np.ndarray, optional): (n, h, w, 3) uint8 BGR, h and w even.
-            Without it the file has no video stream.
-        waveform (np.ndarray, optional): (T,) float32 in [-1, 1], mono.
-            Without it the file has no audio stream.
-        fps (int): Frames per second. Defaults to 8.
-        sample_rate (int): Samples per second. Defaults to 24000.
-    """
-    with av.open(path, 'w') as container:
-        if frames is not None:
-            video = container.add_stream('libx264', rate=fps)
-            video.height, video.width = frames.shape[1:3]
-            video.pix_fmt = 'yuv420p'
-            video.gop_size = 4
-            video.max_b_frames = 0
-            video.thread_count = 1
-            video.options = dict(preset='ultrafast', crf='20')
-        if waveform is not None:
-            audio = container.add_stream('aac', rate=sample_rate)
-            audio.layout = 'mono'
-            audio.bit_rate = 64000
-            audio.options = dict(aac_coder='fast')
-        if frames is not None:
-            for i, image in enumerate(frames):
-                frame = av.VideoFrame.from_ndarray(image, format='bgr24')
-                frame.pts, frame.time_base = i, Fraction(1, fps)
-                container.mux(video.encode(frame))
-            container.mux(video.encode())
-        if waveform is not None:
-            frame = av.AudioFrame.from_ndarray(
-                np.ascontiguousarray(waveform, np.float32)[None],
-                format='fltp',
-                layout='mono')
-            frame.sample_rate = sample_rate
-            frame.pts, frame.time_base = 0, Fraction(1, sample_rate)
-            container.mux(audio.encode(frame))
-            container.mux(audio.encode())
-
-
 def _mid_frame(path: str) -> np.ndarray:
     """Decode the mid frame of a clip, (h, w, 3) uint8 BGR."""
     with av.open(path) as container:
@@ -539,7 +492,7 @@ def _write_clip(job: Tuple[str, int], out_dir: str, seed: int,
     clip_id = f'{split}_{index:06d}'
     video_path = f'{split}/{index:06d}.mp4'
     path = osp.join(out_dir, video_path)
-    write_media(path, clip['frames'], clip['waveform'])
+    write_media(path, clip['frames'], clip['waveform'], FPS, SAMPLE_RATE)
     image = _mid_frame(path)
     cv2.imwrite(osp.join(out_dir, f'{split}_images', f'{clip_id}.png'), image,
                 [cv2.IMWRITE_PNG_COMPRESSION, 1])

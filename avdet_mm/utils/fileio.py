@@ -1,4 +1,5 @@
-"""Writing files in one step: whole, or not at all."""
+"""Files: written in one step, whole or not at all, and their checksums."""
+import hashlib
 import json
 import os
 import os.path as osp
@@ -46,3 +47,19 @@ def dump_json(data: Any, path: str, indent: int = None) -> None:
     """
     with atomic_write(path) as file:
         json.dump(data, file, indent=indent, allow_nan=False)
+
+
+def file_sha256(path: str) -> str:
+    """Checksum of a file.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        str: Hexadecimal SHA-256 of its bytes.
+    """
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):
+            digest.update(block)
+    return digest.hexdigest()

@@ -20,9 +20,9 @@ from pycocotools.coco import COCO
 
 from avdet_mm.datasets import AudioVisualDataset
 from avdet_mm.datasets.clip_table import dump_clip_table, load_clip_table
-from avdet_mm.datasets.conversion import file_sha256
 from avdet_mm.datasets.media import read_image
 from avdet_mm.testing import write_media
+from avdet_mm.utils import file_sha256
 
 ROOT = Path(__file__).parents[2]
 _spec = importlib.util.spec_from_file_location(

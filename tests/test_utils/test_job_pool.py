@@ -64,11 +64,13 @@ def test_jobs_are_taken_when_needed():
             taken.append(i)
             yield i
 
+    before = set(multiprocessing.active_children())
     calls = run_local(work, jobs(), 2)
     assert isinstance(next(calls), Done)
     assert len(taken) <= 6
+    assert len(set(multiprocessing.active_children()) - before) == 2
     calls.close()
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) == before
 
 
 def alive(pid):

@@ -12,8 +12,7 @@ import pytest
 import soundfile
 
 from avdet_mm.datasets.clip_table import REPORT_TYPE, dump_clip_table
-from avdet_mm.testing import write_procedural_clips
-from avdet_mm.testing.procedural import make_clip, write_media
+from avdet_mm.testing import make_clip, write_media, write_procedural_clips
 
 TOOL = Path(__file__).parents[2] / 'tools/analysis_tools/browse_clips.py'
 RATE = 24000

@@ -35,7 +35,7 @@ import cv2
 import numpy as np
 import soundfile
 import torch
-from mmengine.dataset import pseudo_collate, worker_init_fn
+from mmengine.dataset import default_collate, worker_init_fn
 from PIL import Image
 from rich.progress import track
 from scipy import signal
@@ -238,14 +238,17 @@ def load_bare(dataset: AudioVisualDataset, indices: Sequence[int]) -> None:
 def load_batch(dataset: AudioVisualDataset, indices: Sequence[int],
                preprocessor: AudioVisualDataPreprocessor) -> None:
     """Load clips and compute their inputs of the model."""
-    preprocessor(pseudo_collate([dataset[i] for i in indices]), True)
+    for i in range(0, len(indices), BATCH):
+        samples = [dataset[j] for j in indices[i:i + BATCH]]
+        preprocessor(default_collate(samples), True)
 
 
 def usual_batch(loader: UsualLoader, indices: Sequence[int]) -> None:
     """The same with the usual loader."""
-    samples = [loader[i] for i in indices]
-    torch.stack([s[0] for s in samples])
-    torch.stack([s[1] for s in samples])
+    for i in range(0, len(indices), BATCH):
+        samples = [loader[j] for j in indices[i:i + BATCH]]
+        torch.stack([s[0] for s in samples])
+        torch.stack([s[1] for s in samples])
 
 
 def in_turns(rounds: Sequence[Sequence[int]],
@@ -285,7 +288,7 @@ def worker_rate(dataset: AudioVisualDataset, workers: int,
         BATCH,
         sampler=order,
         num_workers=workers,
-        collate_fn=pseudo_collate,
+        collate_fn=default_collate,
         worker_init_fn=functools.partial(
             worker_init_fn, num_workers=workers, rank=0, seed=0))
     batches = iter(loader)

@@ -55,7 +55,6 @@ from avdet_mm.datasets.clip_table import youtube_key
 from avdet_mm.datasets.conversion import (
     MediaIndex,
     converter_parser,
-    file_sha256,
     find_media,
     read_csv,
     read_json,
@@ -63,6 +62,7 @@ from avdet_mm.datasets.conversion import (
 )
 from avdet_mm.datasets.media import BrokenClipError
 from avdet_mm.datasets.metainfo import load_label_map
+from avdet_mm.utils import file_sha256
 
 SUBSETS = ('instruments', 'instruments13', 'all')
 # Musical instrument, Singing, Tools.

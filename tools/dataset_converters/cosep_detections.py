@@ -47,7 +47,6 @@ from avdet_mm.datasets.clip_table import youtube_key
 from avdet_mm.datasets.conversion import (
     MediaIndex,
     converter_parser,
-    file_sha256,
     find_media,
 )
 from avdet_mm.datasets.frame_boxes import (
@@ -60,6 +59,7 @@ from avdet_mm.datasets.frame_boxes import (
 )
 from avdet_mm.datasets.media import BrokenClipError, decode_frame, open_video
 from avdet_mm.datasets.metainfo import load_label_map
+from avdet_mm.utils import file_sha256
 
 FPS = 8
 NUM_FRAMES = 80

@@ -54,14 +54,13 @@ from avdet_mm.datasets.coco import to_coco
 from avdet_mm.datasets.conversion import (
     IMAGE_SUFFIXES,
     clean_boxes,
-    file_sha256,
     read_csv,
     read_json,
     to_pixels,
 )
 from avdet_mm.datasets.media import BrokenClipError
 from avdet_mm.datasets.metainfo import LabelMap, load_label_map
-from avdet_mm.utils import dump_json
+from avdet_mm.utils import dump_json, file_sha256
 
 CLASSES = {
     'instruments': 'openimages_instruments',

@@ -48,7 +48,7 @@ from mmengine.runner import load_checkpoint
 from rich.progress import track
 
 from avdet_mm.datasets.clip_size import clip_duration
-from avdet_mm.datasets.conversion import file_sha256, find_media
+from avdet_mm.datasets.conversion import find_media
 from avdet_mm.datasets.frame_boxes import (
     LabeledFrame,
     keep_best,
@@ -64,6 +64,7 @@ from avdet_mm.datasets.media import (
     read_image,
 )
 from avdet_mm.datasets.metainfo import load_label_map
+from avdet_mm.utils import file_sha256
 
 
 class Frame(NamedTuple):

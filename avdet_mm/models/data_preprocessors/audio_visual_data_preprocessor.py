@@ -48,8 +48,10 @@ class AudioVisualDataPreprocessor(BaseDataPreprocessor):
         non_blocking (bool): Defaults to False.
 
     Shape:
-        - ``inputs['frame']``: list of B uint8 (3, h, w), BGR.
-        - ``inputs['audio']``: list of B float32 (T, ), in [-1, 1].
+        - ``inputs['frame']``: B uint8 (3, h, w), BGR; a list
+          (``pseudo_collate``) or a tensor (``default_collate``, less work
+          for the main process).
+        - ``inputs['audio']``: likewise, float32 (T, ), in [-1, 1].
         - Output ``frame``: (B, 3, h, w) float32.
         - Output ``audio``: (B, 1, n_mels, 1 + (T - win_length) //
           hop_length) float32.

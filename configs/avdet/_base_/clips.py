@@ -23,7 +23,8 @@ train_dataloader = dict(
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
     worker_init_fn=dict(type='avdet_mm.seed_worker'),
-    collate_fn=dict(type='pseudo_collate'),
+    # Stacked in the workers: one tensor per batch goes to this process.
+    collate_fn=dict(type='default_collate'),
     dataset=dict(
         type='avdet_mm.AudioVisualDataset',
         ann_file=clip_table,

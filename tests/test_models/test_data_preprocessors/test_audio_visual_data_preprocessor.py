@@ -2,8 +2,10 @@
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import default_collate, pseudo_collate
 
 from avdet_mm.models.data_preprocessors import AudioVisualDataPreprocessor
+from avdet_mm.structures import AudioVisualDataSample
 
 
 def mel_filters(n_mels, n_fft, sample_rate):
@@ -141,6 +143,28 @@ def test_statistics_travel_in_the_state_dict():
     assert target.audio_std == 0
     target.load_state_dict(state)
     assert (float(target.audio_mean), float(target.audio_std)) == (-2.5, 3.5)
+
+
+@pytest.mark.parametrize('collate', [pseudo_collate, default_collate])
+def test_stacked_or_not(collate):
+    rng = np.random.default_rng(2)
+    frames = torch.from_numpy(rng.integers(0, 256, (3, 3, 4, 4), np.uint8))
+    waves = torch.from_numpy(rng.uniform(-1, 1, (3, 960)).astype(np.float32))
+    preprocessor = AudioVisualDataPreprocessor(n_mels=4)
+    data = collate([
+        dict(
+            inputs=dict(frame=frame, audio=wave),
+            data_samples=AudioVisualDataSample(metainfo=dict(sample_idx=i)))
+        for i, (frame, wave) in enumerate(zip(frames, waves))
+    ])
+    kept = frames.clone(), waves.clone()
+    out = preprocessor(data)
+    expected = preprocessor(batch(frames, waves))['inputs']
+    for key in ('frame', 'audio'):
+        assert torch.equal(out['inputs'][key], expected[key])
+    assert [s.sample_idx for s in out['data_samples']] == [0, 1, 2]
+    # Normalizing in place touches neither input.
+    assert torch.equal(frames, kept[0]) and torch.equal(waves, kept[1])
 
 
 def test_batches_without_samples():
