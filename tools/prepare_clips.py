@@ -111,7 +111,7 @@ def main() -> int:
             ValueError) as error:
         raise SystemExit(str(error)) from error
     for verdict, paths in sorted(done['failed'].items()):
-        names = ', '.join(ascii(path) for path in paths[:3])
+        names = ', '.join(repr(path) for path in paths[:3])
         more = ', ...' if len(paths) > 3 else ''
         print(f'{verdict}: {len(paths)} ({names}{more})')
     info = done['info']

@@ -452,7 +452,7 @@ def _measure_all(
         clip_id = row.get('clip_id')
         keys.append('')
         if not safe_clip_id(clip_id):
-            listed[i] = _rejected('unsafe clip id', ascii(clip_id))
+            listed[i] = _rejected('unsafe clip id', repr(clip_id))
         elif clip_id in seen:
             listed[i] = _rejected('duplicate clip id', '')
         elif not row.keys() & {'video_path', 'frames'}:
@@ -575,7 +575,7 @@ def print_report(info: dict, out: str) -> None:
         console.print(table)
     table = Table('verdict', 'clips', 'for example')
     for verdict, count in info['verdicts'].items():
-        names = ', '.join(map(ascii, info['examples'][verdict]))
+        names = ', '.join(map(repr, info['examples'][verdict]))
         table.add_row(verdict, str(count), escape(names))
     console.print(table)
     lines = [f'{info["good"]} of {info["clips"]} clips are good '

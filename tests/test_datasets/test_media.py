@@ -1,4 +1,5 @@
 """Tests of opening and decoding odd files."""
+import itertools
 import os
 import struct
 
@@ -239,3 +240,21 @@ def test_sound_that_is_not_finite(tmp_path):
         assert not read_audio(file, 0., 0.4, 24000).any()
         with pytest.raises(BrokenClipError, match='sound not finite'):
             read_audio(file, 0., 1., 24000)
+
+
+def test_memory_is_given_back_now_and_then(video, monkeypatch):
+    calls = []
+
+    class Library:
+
+        @staticmethod
+        def malloc_trim(pad):
+            calls.append(pad)
+
+    monkeypatch.setattr('ctypes.CDLL', lambda name: Library)
+    monkeypatch.setattr('avdet_mm.datasets.media._opened', itertools.count(1))
+    monkeypatch.setattr('avdet_mm.datasets.media._TRIM_EVERY', 3)
+    for _ in range(7):
+        with open_video(video):
+            pass
+    assert calls == [0, 0]

@@ -301,11 +301,10 @@ def worker_rate(dataset: AudioVisualDataset, workers: int,
 def workers_ratio(dataset: AudioVisualDataset, rounds: int,
                   items: int) -> float:
     """Rate of two workers relative to that of one, measured in turns."""
-    return float(
-        np.median([
-            worker_rate(dataset, 2, items) / worker_rate(dataset, 1, items)
-            for _ in range(rounds)
-        ]))
+    rates = [[worker_rate(dataset, workers, items) for workers in (1, 2)]
+             for _ in range(rounds)]
+    one, two = np.median(rates, axis=0)
+    return float(two / one)
 
 
 def burn(seconds: float, count: 'multiprocessing.Queue') -> None:
@@ -320,9 +319,9 @@ def burn(seconds: float, count: 'multiprocessing.Queue') -> None:
 
 def burn_ratio(rounds: int) -> float:
     """Work that two processes do, relative to one: the machine's limit."""
-    ratios = []
+    done: List[List[int]] = []
     for _ in range(rounds):
-        done = []
+        done.append([])
         for number in (1, 2):
             count = multiprocessing.Queue()
             processes = [
@@ -331,11 +330,11 @@ def burn_ratio(rounds: int) -> float:
             ]
             for process in processes:
                 process.start()
-            done.append(sum(count.get() for _ in processes))
+            done[-1].append(sum(count.get() for _ in processes))
             for process in processes:
                 process.join()
-        ratios.append(done[1] / done[0])
-    return float(np.median(ratios))
+    one, two = np.median(done, axis=0)
+    return float(two / one)
 
 
 def memory_mb(kind: str = 'VmRSS') -> float:
