@@ -7,7 +7,6 @@ Example:
 Writes a report for AudioVisualDataset(filter_cfg=dict(report='check.json'))
 and prints what it found. Started again, it goes on where it was; what was
 measured is kept in check.json.measured, so that other limits need no decoding.
-
 """
 import argparse
 
