@@ -23,17 +23,16 @@ from avdet_mm.utils.job_pool import Died, run_local
 from avdet_mm.utils.progress import Progress
 
 from .clip_duplicates import Duplicates, find_duplicates
-from .clip_measure import LEVELS, SILENCE, TOLERANCE, measure_clip
+from .clip_measure import LEVELS, SILENCE, measure_clip
 from .clip_table import (
     REPORT_TYPE,
-    clip_ids_of,
     dump_clip_table,
     expand_frames,
+    folder_rows,
     iter_clip_table,
-    list_videos,
     safe_clip_id,
 )
-from .media import BrokenClipError
+from .media import TOLERANCE, BrokenClipError
 
 GOOD = 'good'
 # What a clip can be rejected for, in the order of the checks: of several
@@ -200,7 +199,7 @@ def inspect_clip(row: dict,
     try:
         return _judged(measure_clip(row, level), limits)
     except BrokenClipError as error:
-        return _rejected(error.reason, _detail(error))
+        return _rejected(error.reason, error.detail)
 
 
 def _judged(found: dict, limits: Dict[str, float]) -> dict:
@@ -211,11 +210,6 @@ def _judged(found: dict, limits: Dict[str, float]) -> dict:
         faults=faults,
         remarks=remarks,
         **found)
-
-
-def _detail(error: BrokenClipError) -> str:
-    """What a decoder said."""
-    return str(error)[len(f'{error.path}: {error.reason} ('):-1]
 
 
 def _rejected(fault: str, detail: Optional[str]) -> dict:
@@ -233,10 +227,9 @@ def _read_rows(source: str,
                data_root: Optional[str] = None) -> Tuple[dict, Iterator[Any]]:
     """Metainfo and rows of a clip table or a folder, with joined paths."""
     if osp.isdir(source):
-        paths = list_videos(source)
         return {}, (
-            dict(clip_id=i, video_path=osp.join(source, p))
-            for i, p in zip(clip_ids_of(paths), paths))
+            dict(row, video_path=osp.join(source, row['video_path']))
+            for row in folder_rows(source))
     if not osp.exists(source):
         raise FileNotFoundError(f'There is no {source!r}; expected is a '
                                 'folder of videos or a clip table.')
@@ -310,7 +303,7 @@ def _attempt(job: Tuple[int, dict], level: str) -> dict:
     try:
         found = measure_clip(job[1], level)
     except BrokenClipError as error:
-        return _rejected(error.reason, _detail(error))
+        return _rejected(error.reason, error.detail)
     # Whatever a decoder comes up with must not end the run.
     except Exception as error:
         return _rejected('unexpected error',

@@ -16,20 +16,20 @@ from .clip_duplicates import (
     sound_levels,
 )
 from .media import (
+    TOLERANCE,
     BrokenClipError,
     check_file,
     clip_start,
     open_audio,
     open_video,
     read_image,
+    upright_size,
     video_duration,
 )
 
 LEVELS = ('probe', 'decode')
 # Root mean square below which sound counts as silent: -80 dB of full scale.
 SILENCE = 1e-4
-# Encoders pad and cut a little; more than this (s) is a fault.
-TOLERANCE = 0.25
 # Samples of at least this size are at full scale.
 _FULL_SCALE = 0.999
 # Seconds between the pictures that are looked at, and most of them.
@@ -305,9 +305,7 @@ def _decode(container: av.container.InputContainer, path: str,
     if picture.shown is None:
         raise BrokenClipError(path, 'no frame can be decoded')
     picture.finish(duration)
-    size = picture.shown.height, picture.shown.width
-    turned = round(picture.shown.rotation / 90) % 2
-    found['height'], found['width'] = size[::-1] if turned else size
+    found['height'], found['width'] = upright_size(picture.shown)
     shift = 0. if sound is None else sound.shift
     found.update(
         frames=picture.frames,

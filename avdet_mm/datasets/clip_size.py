@@ -8,6 +8,7 @@ from .media import (
     open_audio,
     open_video,
     read_image,
+    upright_size,
     video_duration,
 )
 
@@ -41,9 +42,7 @@ def frame_size(row: dict, table: str) -> Tuple[int, int]:
     with open_video(path) as container:
         # PyAV tells the rotation with a decoded frame only.
         for frame in container.decode(container.streams.video[0]):
-            if round(frame.rotation / 90) % 2:
-                return frame.width, frame.height
-            return frame.height, frame.width
+            return upright_size(frame)
     raise BrokenClipError(path, 'no frame can be decoded')
 
 

@@ -230,21 +230,6 @@ def read_faults(report: str) -> Iterator[Tuple[str, Tuple[str, ...]]]:
         yield row['clip_id'], tuple(row['faults'])
 
 
-def row_paths(row: dict) -> List[str]:
-    """Media files that a row names, as they are in the table.
-
-    Args:
-        row (dict): A row of a clip table.
-
-    Returns:
-        list[str]: The video; or the frames, then the sound.
-    """
-    if 'video_path' in row:
-        return [row['video_path']]
-    return [f['path'] for f in expand_frames(row['frames'])
-            ] + [row['audio_path']]
-
-
 def expand_frames(frames: Any) -> List[dict]:
     """Prepared frames as a list.
 
@@ -383,6 +368,23 @@ def list_videos(folder: str) -> List[str]:
     return sorted(found)
 
 
+def folder_rows(folder: str) -> List[dict]:
+    """Rows of a folder of videos.
+
+    Args:
+        folder (str): The folder.
+
+    Returns:
+        list[dict]: ``clip_id`` (:func:`clip_ids_of`) and ``video_path``,
+        relative to the folder, of all that :func:`list_videos` finds.
+    """
+    paths = list_videos(folder)
+    return [
+        dict(clip_id=i, video_path=p)
+        for i, p in zip(clip_ids_of(paths), paths)
+    ]
+
+
 def find_clips(source: str, new_table: str) -> Dict[str, dict]:
     """What is on disk: rows with media keys only, by clip id.
 
@@ -398,11 +400,8 @@ def find_clips(source: str, new_table: str) -> Dict[str, dict]:
         the table has them. Ground truth that the table has is left out.
     """
     if osp.isdir(source):
-        paths = list_videos(source)
         table = osp.join(source, 'table.json')
-        rows: Iterable[dict] = (
-            dict(clip_id=i, video_path=p)
-            for i, p in zip(clip_ids_of(paths), paths))
+        rows: Iterable[dict] = folder_rows(source)
     else:
         table = source
         _, rows = iter_clip_table(source)
@@ -437,20 +436,6 @@ def youtube_key(name: str) -> Optional[Tuple[str, int]]:
     if end is not None and int(end) - start >= 500:
         start //= 1000
     return match[1], start
-
-
-def index_by_youtube(clips: Dict[str, dict]) -> Dict[Tuple[str, int], str]:
-    """Clip ids by YouTube id and start.
-
-    Args:
-        clips (dict[str, dict]): From :func:`find_clips`.
-
-    Returns:
-        dict: (YouTube id, start in seconds) to clip id; clips with other
-        names are left out.
-    """
-    keys = ((youtube_key(clip_id), clip_id) for clip_id in clips)
-    return {key: clip_id for key, clip_id in keys if key is not None}
 
 
 def coverage(annotated: Dict[str, Iterable[str]],

@@ -23,6 +23,8 @@ from av.video.reformatter import VideoReformatter
 _opened = itertools.count(1)
 # Videos after which freed memory goes back to the system.
 _TRIM_EVERY = 500
+# Encoders pad and cut a little; more than this (s) is a fault.
+TOLERANCE = 0.25
 # Sound is decoded from a little before the window, so that neither the
 # decoder's nor the resampler's start is heard in it.
 _PREROLL = 0.1
@@ -49,6 +51,7 @@ class BrokenClipError(RuntimeError):
         super().__init__(f'{message} ({detail})' if detail else message)
         self.path = path
         self.reason = reason
+        self.detail = detail
 
 
 def check_file(path: str) -> None:
@@ -233,6 +236,12 @@ def upright(image: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
     """
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def upright_size(frame: av.VideoFrame) -> Tuple[int, int]:
+    """Height and width of a frame as it is to be displayed."""
+    size = frame.height, frame.width
+    return size[::-1] if round(frame.rotation / 90) % 2 else size
 
 
 def decode_audio(container: av.container.InputContainer, start: float,

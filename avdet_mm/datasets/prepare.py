@@ -52,8 +52,8 @@ from .clip_table import (
     VIDEO_SUFFIXES,
     clip_ids_of,
     dump_clip_table,
+    folder_rows,
     iter_clip_table,
-    list_videos,
     safe_clip_id,
     split_hash,
 )
@@ -132,10 +132,7 @@ def _list_sources(source: str,
     folder = osp.dirname(source)
     if osp.isdir(source):
         folder = source
-        paths = list_videos(source)
-        rows: Iterable[dict] = (
-            dict(clip_id=i, video_path=p)
-            for i, p in zip(clip_ids_of(paths), paths))
+        rows: Iterable[dict] = folder_rows(source)
     elif not osp.exists(source):
         raise FileNotFoundError(f'There is no {source!r}; SOURCE is a folder '
                                 'of videos, a list of them or a clip table.')
@@ -265,8 +262,7 @@ def _attempt(arguments: dict) -> dict:
     except OutputError as error:
         return dict(stop=str(error))
     except BrokenClipError as error:
-        detail = str(error)[len(f'{error.path}: {error.reason} ('):-1]
-        return dict(verdict=error.reason, detail=detail)
+        return dict(verdict=error.reason, detail=error.detail or '')
     # Whatever a decoder comes up with must not end the run.
     except Exception as error:
         return dict(

@@ -13,18 +13,18 @@ import soundfile
 from av.video.reformatter import VideoReformatter
 
 from .media import (
+    TOLERANCE,
     BrokenClipError,
     clip_start,
     decode_audio,
     open_video,
     upright,
+    upright_size,
     video_duration,
 )
 
 # The rest of a video (s) that still makes a segment.
 LEAST_SEGMENT = 1.
-# Encoders pad and cut a little; more than this (s) is a fault.
-_TOLERANCE = 0.25
 # Sound is decoded in pieces of this length (s): hours need little memory.
 _PIECE = 60.
 
@@ -120,7 +120,7 @@ def prepare_source(file: str,
                 data, seconds = _sound(container, start, stop, sample_rate)
             except av.error.FFmpegError as error:
                 raise _damaged(file, error) from error
-            if seconds < stop - start - _TOLERANCE:
+            if seconds < stop - start - TOLERANCE:
                 raise BrokenClipError(file, 'sound ends too early',
                                       f'{start + seconds:.2f} of '
                                       f'{total:.2f} s')
@@ -159,8 +159,7 @@ class _Shrink:
             shape = frame.height, frame.width
             scale = min(1., self.short_side / min(shape))
             self.size = tuple(max(round(x * scale), 1) for x in shape)
-            turned = round(frame.rotation / 90) % 2
-            self.shown = shape[::-1] if turned else shape
+            self.shown = upright_size(frame)
         # As sharp as cv2.INTER_AREA on the full picture, 2.8 times as fast.
         image = self.convert.reformat(
             frame,
@@ -196,7 +195,7 @@ def _common_duration(container: av.container.InputContainer,
                     float(end * packet.time_base) - clip_start(scan))
     # Either may end before the other, but not both before the file does.
     kind = max(ends, key=ends.get)
-    if ends[kind] < header - _TOLERANCE:
+    if ends[kind] < header - TOLERANCE:
         raise BrokenClipError(file, f'{kind} ends too early',
                               f'{ends[kind]:.2f} of {header:.2f} s')
     return min(ends.values())
@@ -244,7 +243,7 @@ def _shown_frames(
     if shown is None:
         raise BrokenClipError(file, 'no frame can be decoded')
     # In a slide show the last frame may stay as long as others did.
-    if end + max(_TOLERANCE, gap) < total:
+    if end + max(TOLERANCE, gap) < total:
         raise BrokenClipError(file, 'picture ends too early',
                               f'{end:.2f} of {total:.2f} s')
     for item in wanted[done:]:

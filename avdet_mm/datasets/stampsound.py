@@ -12,11 +12,9 @@ are rounded to 16 bits before and after.
 """
 import hashlib
 import json
-import multiprocessing
 import os
 import os.path as osp
 import shutil
-import threading
 from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
@@ -26,6 +24,7 @@ import numpy as np
 import soundfile
 
 from avdet_mm.utils import atomic_write, dump_json, file_sha256
+from avdet_mm.utils.job_pool import end_with_parent, num_cores
 
 from .clip_table import dump_clip_table, iter_clip_table
 from .coco import to_coco
@@ -943,27 +942,16 @@ def _run(work: Callable, jobs: List[tuple], workers: Optional[int],
     """Do the jobs, on several processes; with a bar if a total is given."""
     from rich.progress import Progress
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(
-            os, 'sched_getaffinity') else os.cpu_count() or 1
+        workers = num_cores()
     with Progress(disable=total is None) as progress:
         task = progress.add_task('Composing clips', total=total)
         if workers == 0:
             for count in map(work, jobs):
                 progress.advance(task, count)
             return
-        with ProcessPoolExecutor(workers, initializer=_start) as pool:
+        with ProcessPoolExecutor(workers, initializer=end_with_parent) as pool:
             for count in pool.map(work, jobs):
                 progress.advance(task, count)
-
-
-def _start() -> None:
-    """Set up a worker: it ends with its parent, however that ends."""
-
-    def end_with_parent() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def split_checksums(digests: List[Dict[str, str]]) -> Dict[str, str]:

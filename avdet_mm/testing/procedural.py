@@ -24,6 +24,7 @@ from avdet_mm.datasets.clip_table import dump_clip_table
 from avdet_mm.datasets.coco import to_coco
 from avdet_mm.datasets.media import write_media
 from avdet_mm.utils import dump_json
+from avdet_mm.utils.job_pool import num_cores
 
 SHAPES = ('disc', 'square', 'triangle', 'star', 'ring', 'cross', 'heart',
           'hourglass')
@@ -576,8 +577,7 @@ def write_procedural_clips(out_dir: str,
             track(results, 'Writing procedural clips', total=len(jobs)))
 
     if workers is None:
-        workers = len(os.sched_getaffinity(0)) if hasattr(
-            os, 'sched_getaffinity') else os.cpu_count() or 1
+        workers = num_cores()
     if workers > 0:
         with ProcessPoolExecutor(workers) as pool:
             rows = collect(pool.map(work, jobs, chunksize=16))

@@ -138,20 +138,25 @@ class _Worker:
         self.pipe.close()
 
 
-def _serve(pipe: connection.Connection, other_end: connection.Connection,
-           function: Callable[[Any], Any], timeout: float) -> None:
-    """Life of a worker: do the calls that come through the pipe."""
+def end_with_parent() -> None:
+    """Let this process end when its parent does, however that ends."""
 
-    def end_with_parent() -> None:
+    def wait() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _serve(pipe: connection.Connection, other_end: connection.Connection,
+           function: Callable[[Any], Any], timeout: float) -> None:
+    """Life of a worker: do the calls that come through the pipe."""
     # A forked process has this end too, and would wait for itself.
     other_end.close()
     # Ctrl-C goes to all processes; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    end_with_parent()
     while True:
         try:
             job = pipe.recv()

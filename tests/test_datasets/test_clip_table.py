@@ -12,7 +12,6 @@ from avdet_mm.datasets.clip_table import (
     dump_clip_table,
     expand_frames,
     find_clips,
-    index_by_youtube,
     iter_clip_table,
     list_videos,
     load_clip_table,
@@ -203,13 +202,6 @@ def test_clips_of_a_table(tmp_path):
 ])
 def test_youtube_names(name, key):
     assert youtube_key(name) == key
-
-
-def test_index_by_youtube():
-    clips = {'abcdefghijk_000030': {}, 'holiday': {}}
-    assert index_by_youtube(clips) == {
-        ('abcdefghijk', 30): 'abcdefghijk_000030'
-    }
 
 
 def test_coverage(capsys):

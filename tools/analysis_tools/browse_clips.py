@@ -46,11 +46,10 @@ from rich.progress import track
 
 from avdet_mm.datasets import AudioVisualDataset
 from avdet_mm.datasets.clip_table import (
-    clip_ids_of,
     dump_clip_table,
+    folder_rows,
     iter_clip_table,
     iter_lines,
-    list_videos,
     read_faults,
 )
 from avdet_mm.datasets.media import (
@@ -268,15 +267,11 @@ class Source:
         if not osp.isdir(path):
             self.classes = iter_clip_table(path)[0].get('classes')
             return
-        videos = list_videos(path)
-        if not videos:
+        self._videos = folder_rows(path)
+        if not self._videos:
             table = osp.join(path, 'clips.json')
             hint = f'; did you mean {table}?' if osp.isfile(table) else '.'
             raise ValueError(f'The folder {path} has no video files{hint}')
-        self._videos = [
-            dict(clip_id=i, video_path=p)
-            for i, p in zip(clip_ids_of(videos), videos)
-        ]
 
     def rows(self) -> Iterable[dict]:
         """All rows, as they are in the table."""
