@@ -333,15 +333,13 @@ def _predictions(model: Module, dataloader: DataLoader,
     for batch in dataloader:
         data = model.data_preprocessor(batch, False)
         outs = model(data['inputs'], mode='tensor')
-        tensors = dict(
-            heatmap=model.localization_head.heatmaps(outs['visual'],
-                                                     outs['audio']))
-        if model.cluster_head is not None:
-            logits = outs['visual_logits'], outs['audio_logits']
-            tensors['label'], tensors['label_score'] = (
-                model.cluster_head.predict(*logits))
+        tensors = dict(heatmap=model.heatmaps(outs))
+        classified = model.classify(outs)
+        if classified is not None:
+            tensors['label'], tensors['label_score'] = classified
             if keep:
-                tensors['visual_logits'], tensors['audio_logits'] = logits
+                for name in ('visual_logits', 'audio_logits'):
+                    tensors[name] = outs[name]
         yield _Batch(data['data_samples'],
                      tuple(data['inputs']['frame'].shape[2:]), tensors)
 

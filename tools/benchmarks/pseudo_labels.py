@@ -306,10 +306,17 @@ def label_figures(args: argparse.Namespace, folder: str,
 class FewCells(nn.Module):
     """Gives heatmaps of 2 x 2 cells; computes nothing."""
 
-    cluster_head = SimpleNamespace(
-        num_clusters=39, predict=SKClusterHead.predict)
+    cluster_head = SimpleNamespace(num_clusters=39)
     box_extractor = HeatmapBoxExtractor()
-    localization_head = SimpleNamespace(heatmaps=lambda visual, audio: visual)
+
+    @staticmethod
+    def heatmaps(outs: Dict[str, Tensor]) -> Tensor:
+        return outs['visual']
+
+    @staticmethod
+    def classify(outs: Dict[str, Tensor]) -> Tuple[Tensor, Tensor]:
+        return SKClusterHead.predict(outs['visual_logits'],
+                                     outs['audio_logits'])
 
     @staticmethod
     def data_preprocessor(batch: dict, training: bool) -> dict:
