@@ -1,18 +1,24 @@
 """Match clusters to classes on training clips.
 
 Reads the self-labels (COCO json of tools/generate_pseudo_labels.py) and the
-``label`` of the same clips in their clip table, and writes the matching that
+``label`` of the same clips in their clip table, and writes the matchings that
 ``avdet_mm.MatchedCocoMetric`` reads. It is the only place where class labels
 of training clips are used, and it never sees a test set.
+
+All matchings of the paper's Table 5, in one file:
+    python tools/match_clusters.py self_labels.json --clips train.json \\
+        --method hungarian majority manual 1-shot 10-shot \\
+        --label-map vggsound_representative --groups vggsound_groups \\
+        --out matching.json
 """
 
 import argparse
 import json
 import os
 import sys
-from typing import Dict, List, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
-from avdet_mm.datasets.metainfo import load_label_map
+from avdet_mm.datasets.metainfo import LabelMap, load_label_map
 from avdet_mm.models.task_modules import ClusterMatcher
 from avdet_mm.utils import file_sha256
 
@@ -31,7 +37,13 @@ def parse_args() -> argparse.Namespace:
         '--out', required=True, help='json file to write the matching to'
     )
     parser.add_argument(
-        '--method', default='hungarian', choices=ClusterMatcher.METHODS
+        '--method',
+        nargs='+',
+        default=['hungarian'],
+        help='hungarian, one to one (default); majority, many to one; '
+        '<k>-shot, by the labels of the k most confident clips of each '
+        'cluster; manual, by majority after --groups has merged the classes. '
+        'Of several the first is the main one',
     )
     parser.add_argument(
         '--label-map',
@@ -40,12 +52,34 @@ def parse_args() -> argparse.Namespace:
         'path of a json. Clusters matched to other classes are dropped',
     )
     parser.add_argument(
+        '--groups',
+        help='label map that merges classes before manual matching, '
+        'vggsound_groups, say',
+    )
+    parser.add_argument(
         '--allow-missing',
         action='store_true',
         help='clips that are not in the table count as clips without label '
         '(by default they are an error: the table could be a wrong one)',
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if ('manual' in args.method) != (args.groups is not None):
+        parser.error('--groups and --method manual need each other')
+    return args
+
+
+class Clips(NamedTuple):
+    """Labeled clips.
+
+    Attributes:
+        clusters (list[int]): Their clusters.
+        labels (list[str]): Their class names.
+        scores (list[float], optional): Confidence in their clusters.
+    """
+
+    clusters: List[int]
+    labels: List[str]
+    scores: Optional[List[float]]
 
 
 def read_json(path: str) -> dict:
@@ -59,7 +93,9 @@ def read_json(path: str) -> dict:
             raise ValueError(f'{path} is not valid json: {error}.') from error
 
 
-def read_clusters(path: str) -> Tuple[Dict[str, int], List[str]]:
+def read_clusters(
+    path: str,
+) -> Tuple[Dict[str, Tuple[int, Optional[float]]], List[str]]:
     """Read the cluster of every clip from the self-labels.
 
     A clip with several boxes has the cluster of the box that scores best.
@@ -69,7 +105,8 @@ def read_clusters(path: str) -> Tuple[Dict[str, int], List[str]]:
 
     Returns:
         tuple: clip id -> cluster, numbered in the order of ``categories``,
-        and the names of the clusters.
+        and its ``label_score`` where there is one; the names of the
+        clusters.
     """
     coco = read_json(path)
     if not {'images', 'annotations', 'categories'} <= set(coco):
@@ -84,15 +121,18 @@ def read_clusters(path: str) -> Tuple[Dict[str, int], List[str]]:
         )
     clips = {image['id']: image['clip_id'] for image in coco['images']}
     numbers = {c['id']: k for k, c in enumerate(coco['categories'])}
-    best: Dict[str, Tuple[float, int]] = {}
+    best: Dict[str, dict] = {}
     for ann in coco['annotations']:
         clip, score = clips[ann['image_id']], ann.get('score', 0.0)
-        if clip not in best or score > best[clip][0]:
-            best[clip] = (score, numbers[ann['category_id']])
+        if clip not in best or score > best[clip].get('score', 0.0):
+            best[clip] = ann
     if not best:
         raise ValueError(f'{path} has no annotations.')
     return (
-        {clip: cluster for clip, (_, cluster) in best.items()},
+        {
+            clip: (numbers[ann['category_id']], ann.get('label_score'))
+            for clip, ann in best.items()
+        },
         [c['name'] for c in coco['categories']],
     )
 
@@ -147,38 +187,108 @@ def main() -> None:
             f'None of the {len(clusters)} clips in {args.self_labels} has a '
             f'label in {args.clips}.'
         )
-    matcher = ClusterMatcher(args.method).fit(
-        [clusters[clip] for clip in known],
-        [classes.index(labels[clip]) for clip in known],
-        len(cluster_names),
-        len(classes),
+    scores = [clusters[clip][1] for clip in known]
+    clips = Clips(
+        [clusters[clip][0] for clip in known],
+        [labels[clip] for clip in known],
+        None if None in scores else scores,
     )
-    if args.label_map is not None:
-        label_map = load_label_map(args.label_map)
-        names = [label_map.mapping.get(c, c) for c in classes]
-        classes = list(label_map.classes)
-        if not set(names) & set(classes):
+    tests, groups = (
+        name and load_label_map(name) for name in (args.label_map, args.groups)
+    )
+    for name, names in ((args.label_map, tests), (args.groups, groups)):
+        if names and not any(names.target_of(c) for c in classes):
             raise ValueError(
-                f'The label map {args.label_map} has none of the classes of '
+                f'The label map {name} has none of the classes of '
                 f'{args.clips}.'
             )
-        matcher.rename(
-            [classes.index(n) if n in classes else -1 for n in names],
-            len(classes),
+    named = tests or groups
+    targets = list(named.classes) if named else classes
+    if tests and groups and set(tests.classes) != set(groups.classes):
+        raise ValueError(
+            f'The label maps {args.label_map} and {args.groups} must have '
+            'the same classes, those of the test set.'
         )
-
-    matcher.to_json(
+    matchers = [
+        fit(method, clips, classes, len(cluster_names), targets, tests, groups)
+        for method in args.method
+    ]
+    main_matcher, *others = matchers
+    main_matcher.to_json(
         args.out,
-        classes,
+        targets,
         info=dict(
             self_labels=args.self_labels,
             self_labels_sha256=file_sha256(args.self_labels),
             clips=args.clips,
             label_map=args.label_map,
+            groups=args.groups,
             num_clips=len(known),
             num_clips_without_label=len(clusters) - len(known),
         ),
+        others=others,
     )
+    for matcher in matchers:
+        show(matcher, cluster_names, targets)
+    print(f'Wrote {args.out}')
+
+
+def fit(
+    method: str,
+    clips: Clips,
+    classes: List[str],
+    num_clusters: int,
+    targets: List[str],
+    tests: Optional[LabelMap],
+    groups: Optional[LabelMap],
+) -> ClusterMatcher:
+    """Match by one method.
+
+    Args:
+        method (str): Of :class:`ClusterMatcher`.
+        clips (Clips): The labeled clips.
+        classes (list[str]): Their classes.
+        num_clusters (int): K.
+        targets (list[str]): Classes of the test set.
+        tests (LabelMap, optional): Classes to those of the test set, after
+            matching.
+        groups (LabelMap, optional): The same before manual matching.
+
+    Returns:
+        ClusterMatcher: Matches clusters to ``targets``.
+    """
+    matcher = ClusterMatcher(method)
+    if method == 'manual':
+        group = {c: groups.target_of(c) for c in classes}
+        kept = [i for i, c in enumerate(clips.labels) if group[c]]
+        return matcher.fit(
+            [clips.clusters[i] for i in kept],
+            [targets.index(group[clips.labels[i]]) for i in kept],
+            num_clusters,
+            len(targets),
+        )
+    index = {c: i for i, c in enumerate(classes)}
+    matcher.fit(
+        clips.clusters,
+        [index[c] for c in clips.labels],
+        num_clusters,
+        len(classes),
+        clips.scores,
+    )
+    if targets is classes:
+        return matcher
+    found = [tests.target_of(c) if tests else c for c in classes]
+    return matcher.rename(
+        [targets.index(c) if c in targets else -1 for c in found],
+        len(targets),
+    )
+
+
+def show(
+    matcher: ClusterMatcher, cluster_names: List[str], classes: List[str]
+) -> None:
+    """Print a matching."""
+    print(f'\n{matcher.method}')
     agree = 0
     for k, c in enumerate(matcher.matching):
         row = matcher.contingency[k]
@@ -186,7 +296,10 @@ def main() -> None:
         share = f'{row[c]} of {row.sum()} clips' if c >= 0 else ''
         agree += row[c] if c >= 0 else 0
         print(f'{cluster_names[k]:<12} {name:<24} {share}')
-    print(f'{agree} of {len(known)} labeled clips agree; wrote {args.out}')
+    print(
+        f'{agree} of the {matcher.contingency.sum()} labels that were read '
+        'agree'
+    )
 
 
 if __name__ == '__main__':

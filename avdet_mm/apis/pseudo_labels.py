@@ -180,9 +180,7 @@ def _categories(
             raise ValueError(
                 'label_map merges classes of the clip table; clusters have '
                 "none. Remove it or set label_source='ground_truth'.")
-        head = model.cluster_head
-        return [f'cluster_{k}'
-                for k in range(head.num_clusters if head else 1)], None
+        return [f'cluster_{k}' for k in range(model.num_clusters or 1)], None
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     if not classes:
         raise ValueError(
@@ -191,9 +189,7 @@ def _categories(
     if label_map is None:
         return list(classes), np.arange(len(classes))
     names = load_label_map(label_map)
-    targets = {name: name for name in names.classes}
-    targets.update(names.mapping)
-    found = [targets.get(names.aliases.get(c, c)) for c in classes]
+    found = [names.target_of(c) for c in classes]
     if not any(found):
         raise ValueError(
             f'The label map {label_map!r} knows none of the classes of the '

@@ -45,7 +45,8 @@ def publish_detector(config: str,
             text of ``detector.py`` in ``meta``, so that
             ``DetInferencer(weights='detector.pth')`` works too). The files
             are written in one step each.
-        matching (str, optional): Json of :class:`ClusterMatcher`; matched
+        matching (str, optional): Json of :class:`ClusterMatcher`; by its
+            first matching, matched
             clusters then have the names of their classes.
 
     Returns:
@@ -184,7 +185,7 @@ def _class_names(num_classes: int, dataset_meta: Optional[dict],
             f'the names of {len(names)}; set num_classes of the box head to '
             'the number of classes that the training set has.')
     if matching is not None:
-        matcher = ClusterMatcher.from_json(matching)
+        matcher = next(iter(ClusterMatcher.from_json(matching).values()))
         if len(matcher.matching) != num_classes:
             raise ValueError(
                 f'{matching} matches {len(matcher.matching)} clusters, but '

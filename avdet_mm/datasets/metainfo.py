@@ -2,7 +2,7 @@
 import json
 import os.path as osp
 from importlib import resources
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 _FOLDER = resources.files('avdet_mm.datasets.label_maps')
 
@@ -24,6 +24,19 @@ class LabelMap(NamedTuple):
     aliases: Dict[str, str]
     notes: Dict[str, str]
     about: str
+
+    def target_of(self, name: str) -> Optional[str]:
+        """The class that a name stands for.
+
+        Args:
+            name (str): A class, a key of ``mapping``, or an alias of either.
+
+        Returns:
+            str, optional: The class; None for a name that is not known.
+        """
+        name = self.aliases.get(name, name)
+        name = self.mapping.get(name, name)
+        return name if name in self.classes else None
 
 
 def label_map_names() -> List[str]:

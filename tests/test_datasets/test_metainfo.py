@@ -153,3 +153,13 @@ def test_bad_file(tmp_path, content, message):
 def test_unknown_name():
     with pytest.raises(FileNotFoundError, match='neither.*vggsound_groups'):
         load_label_map('vggsound_group')
+
+
+def test_target_of():
+    groups = load_label_map('vggsound_groups')
+    assert groups.target_of('tapping guitar') == 'Guitar'
+    assert groups.target_of('Guitar') == 'Guitar'
+    assert groups.target_of('people marching') is None
+    alias, name = next(iter(load_label_map('vggsound').aliases.items()))
+    assert alias != name
+    assert load_label_map('vggsound').target_of(alias) == name

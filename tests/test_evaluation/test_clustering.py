@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from avdet_mm.evaluation.functional import (
+    adjusted_rand_index,
     cluster_entropy,
     cluster_sizes,
     contingency_matrix,
@@ -55,6 +56,40 @@ def test_nmi_direct():
     )
     mean = (-(pk * np.log(pk)).sum() - (pc * np.log(pc)).sum()) / 2
     assert normalized_mutual_information(table) == pytest.approx(mutual / mean)
+
+
+def test_ari_closed_form():
+    ari = adjusted_rand_index
+    assert ari(np.diag([3, 4, 5])) == pytest.approx(1)
+    assert ari(np.array([[2, 3]])) == 0
+    assert ari(np.array([[5]])) == ari(np.array([[1]])) == ari(np.eye(3)) == 1
+    assert np.isnan(ari(np.zeros((2, 2), int)))
+    # Pairs together in both 2, in clusters 4, in classes 6, of 15.
+    table = np.array([[2, 1], [0, 2], [1, 0]])
+    assert ari(table) == pytest.approx((2 - 1.6) / (5 - 1.6))
+
+
+def test_ari_counts_pairs():
+    rng = np.random.default_rng(2)
+    clusters, classes = rng.integers(0, 4, 40), rng.integers(0, 3, 40)
+    same = [
+        (clusters[i] == clusters[j], classes[i] == classes[j])
+        for i, j in itertools.combinations(range(40), 2)
+    ]
+    both = sum(a and b for a, b in same)
+    a, b = (sum(pair[i] for pair in same) for i in (0, 1))
+    chance = a * b / len(same)
+    assert adjusted_rand_index(
+        contingency_matrix(clusters, classes)
+    ) == pytest.approx((both - chance) / ((a + b) / 2 - chance))
+    # Chance level: 0 on average.
+    shuffled = [
+        adjusted_rand_index(
+            contingency_matrix(clusters, rng.permutation(classes))
+        )
+        for _ in range(300)
+    ]
+    assert abs(np.mean(shuffled)) < 0.01
 
 
 def test_purity():

@@ -259,9 +259,11 @@ class DemoPage:
         return f'page/{name}.wav', spectrogram
 
     def matcher(self) -> Optional[ClusterMatcher]:
-        """The matching of clusters and classes, if there is one."""
+        """The main matching of clusters and classes, if there is one."""
         path = self.root / 'matching.json'
-        return ClusterMatcher.from_json(str(path)) if path.is_file() else None
+        if not path.is_file():
+            return None
+        return next(iter(ClusterMatcher.from_json(str(path)).values()))
 
     def clips(self, name: str) -> Dict[str, dict]:
         """Clip id -> row of a clip table; empty without the table."""

@@ -34,7 +34,6 @@ import resource
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from types import SimpleNamespace
 from typing import Callable, Dict, List, Tuple
 
 import cv2
@@ -306,7 +305,7 @@ def label_figures(args: argparse.Namespace, folder: str,
 class FewCells(nn.Module):
     """Gives heatmaps of 2 x 2 cells; computes nothing."""
 
-    cluster_head = SimpleNamespace(num_clusters=39)
+    num_clusters = 39
     box_extractor = HeatmapBoxExtractor()
 
     @staticmethod

@@ -22,7 +22,8 @@ def parse_args() -> argparse.Namespace:
         '--out', required=True, metavar='DIR', help='folder to write to')
     parser.add_argument(
         '--matching',
-        help='json of tools/match_clusters.py: name clusters by classes')
+        help='json of tools/match_clusters.py: name clusters by classes, as '
+        'its first matching has them')
     return parser.parse_args()
 
 

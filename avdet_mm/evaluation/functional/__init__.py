@@ -1,6 +1,7 @@
 """Measures as plain functions of arrays, without MMEngine."""
 
 from .clustering import (
+    adjusted_rand_index,
     cluster_entropy,
     cluster_sizes,
     contingency_matrix,
@@ -11,6 +12,7 @@ from .clustering import (
 from .detection import box_iou, detection_ap
 
 __all__ = [
+    'adjusted_rand_index',
     'box_iou',
     'cluster_entropy',
     'cluster_sizes',

@@ -105,6 +105,37 @@ def normalized_mutual_information(contingency: np.ndarray) -> float:
     return float(np.clip(2 * mutual / (entropy_k + entropy_c), 0, 1))
 
 
+def adjusted_rand_index(contingency: np.ndarray) -> float:
+    """Pairs of samples that clusters and classes treat alike.
+
+    The share of such pairs, adjusted so that random labelings with the same
+    sizes have 0 on average (Hubert and Arabie, 1985).
+
+    Args:
+        contingency (np.ndarray): (K, C) from :func:`contingency_matrix`.
+
+    Returns:
+        float: At most 1, or nan without samples.
+    """
+
+    def pairs(counts: np.ndarray) -> float:
+        counts = counts.astype(np.float64)
+        return float((counts * (counts - 1)).sum() / 2)
+
+    total = contingency.sum()
+    if total == 0:
+        return float('nan')
+    both = pairs(contingency)
+    in_clusters = pairs(contingency.sum(axis=1))
+    in_classes = pairs(contingency.sum(axis=0))
+    everything = pairs(np.array([total]))
+    expected = in_clusters * in_classes / everything if everything else 0.0
+    largest = (in_clusters + in_classes) / 2
+    if largest == expected:  # one group each, or only groups of one
+        return 1.0
+    return (both - expected) / (largest - expected)
+
+
 def purity(contingency: np.ndarray) -> float:
     """Share of samples that belong to the main class of their cluster.
 

@@ -1,6 +1,6 @@
 """Agreement of clusters and classes."""
 
-from typing import Dict, List, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from mmengine.logging import MMLogger
 from avdet_mm.registry import METRICS
 
 from ..functional import (
+    adjusted_rand_index,
     cluster_entropy,
     cluster_sizes,
     contingency_matrix,
@@ -28,15 +29,22 @@ class ClusterMetric(BaseMetric):
     alone are the arg max of their logits. Clips without ``gt_label`` are
     left out and counted.
 
-    ``nmi``, ``purity`` and ``hungarian_accuracy`` belong to the combined
-    label, ``nmi_visual`` and ``nmi_audio`` to the heads; NMI is normalized
-    by the arithmetic mean of the entropies. ``entropy`` is that of the
-    combined cluster sizes as a share of the largest possible: near 0 means
-    that the clusters have collapsed. ``left_out`` is the number of clips
-    without ``gt_label``. All figures but that are nan if no clip has one.
+    ``nmi``, ``ari``, ``purity``, ``hungarian_accuracy`` and ``entropy``
+    belong to the combined label, those with ``_visual`` and ``_audio`` to
+    the heads. NMI is normalized by the arithmetic mean of the entropies;
+    ``entropy`` is that of the cluster sizes as a share of the largest
+    possible: near 0 means that the clusters have collapsed. ``left_out`` is
+    the number of clips without ``gt_label``. All figures but that are nan
+    if no clip has one.
+
+    Attributes:
+        details (dict): For reports: ``classes`` and, under ``combined``,
+            ``visual`` and ``audio``, the ``sizes`` of the clusters and the
+            ``contingency`` of clusters and classes.
     """
 
     default_prefix = 'cluster'
+    details: Optional[dict] = None
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the three cluster labels and the class of every clip.
@@ -90,26 +98,33 @@ class ClusterMetric(BaseMetric):
             )
         num_clusters = max((r['num_clusters'] for r in results), default=0)
         classes = [r['gt_label'] for r in labeled]
-        tables, clusters = {}, {}
+        names = (self.dataset_meta or {}).get('classes')
+        self.details = dict(classes=list(names) if names else None)
+        metrics = {}
         for name in ('combined', 'visual', 'audio'):
-            clusters[name] = [r[name] for r in labeled]
-            tables[name] = contingency_matrix(
-                clusters[name], classes, num_clusters=num_clusters
+            clusters = [r[name] for r in labeled]
+            table = contingency_matrix(
+                clusters,
+                classes,
+                num_clusters=num_clusters,
+                num_classes=len(names) if names else None,
             )
-        if labeled:
-            logger.info(
-                'Combined cluster sizes: %s',
-                np.array2string(
-                    cluster_sizes(clusters['combined'], num_clusters),
-                    threshold=400,
-                ),
+            sizes = cluster_sizes(clusters, num_clusters)
+            self.details[name] = dict(
+                sizes=sizes.tolist(), contingency=table.tolist()
             )
-        return dict(
-            nmi=normalized_mutual_information(tables['combined']),
-            nmi_visual=normalized_mutual_information(tables['visual']),
-            nmi_audio=normalized_mutual_information(tables['audio']),
-            purity=purity(tables['combined']),
-            hungarian_accuracy=hungarian_accuracy(tables['combined']),
-            entropy=cluster_entropy(clusters['combined'], num_clusters),
-            left_out=left_out,
-        )
+            if labeled and name == 'combined':
+                logger.info(
+                    'Combined cluster sizes: %s',
+                    np.array2string(sizes, threshold=400),
+                )
+            suffix = '' if name == 'combined' else f'_{name}'
+            for figure, value in (
+                ('nmi', normalized_mutual_information(table)),
+                ('ari', adjusted_rand_index(table)),
+                ('purity', purity(table)),
+                ('hungarian_accuracy', hungarian_accuracy(table)),
+                ('entropy', cluster_entropy(clusters, num_clusters)),
+            ):
+                metrics[figure + suffix] = value
+        return dict(metrics, left_out=left_out)

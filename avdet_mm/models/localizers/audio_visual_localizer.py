@@ -45,6 +45,11 @@ class AudioVisualLocalizer(BaseLocalizer):
         #: ``sample_idx``. Not a buffer: it belongs to the training set.
         self.self_labels: Optional[Tensor] = None
 
+    @property
+    def num_clusters(self) -> Optional[int]:
+        """K; None without a cluster head."""
+        return self.cluster_head and self.cluster_head.num_clusters
+
     def encode(self, frame: Tensor, audio: Tensor) -> Dict[str, Tensor]:
         """Features of both heads.
 

@@ -66,6 +66,11 @@ class BaseLocalizer(BaseModel, metaclass=ABCMeta):
         return (self.visual_backbone(frame)[-1],
                 self.audio_backbone(audio)[-1].mean(dim=(2, 3)))
 
+    @property
+    def num_clusters(self) -> Optional[int]:
+        """K; None (the default) for a method without clusters."""
+        return None
+
     @abstractmethod
     def encode(self, frame: Tensor, audio: Tensor) -> Dict[str, Tensor]:
         """What losses and heatmaps are computed from.

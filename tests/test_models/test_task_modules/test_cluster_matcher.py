@@ -62,22 +62,97 @@ def test_map_and_json(tmp_path):
     matcher.to_json(path, ['bell', 'drum'], dict(source='here'))
     assert json.load(open(path)) == dict(
         info=dict(source='here'),
-        method='hungarian',
         classes=['bell', 'drum'],
         num_clusters=3,
-        matching={'0': 'drum', '2': 'bell'},
         contingency=[[0, 3], [0, 1], [2, 0]],
+        matchings=dict(hungarian={'0': 'drum', '2': 'bell'}),
     )
-    again = ClusterMatcher.from_json(path)
+    again, = ClusterMatcher.from_json(path).values()
+    assert again.method == 'hungarian'
     assert again.classes == ['bell', 'drum']
     assert (again.matching == matcher.matching).all()
     assert (again.contingency == matcher.contingency).all()
     assert [p.name for p in (tmp_path / 'new').iterdir()] == ['matching.json']
 
 
+def test_several_matchings_in_one_json(tmp_path):
+    labels = labels_of([[0, 3], [0, 1], [2, 0]])
+    first, *others = (
+        ClusterMatcher(m).fit(*labels, 3, 2) for m in ('majority', 'hungarian')
+    )
+    path = str(tmp_path / 'matching.json')
+    first.to_json(path, ['bell', 'drum'], others=others)
+    again = ClusterMatcher.from_json(path)
+    assert list(again) == ['majority', 'hungarian']
+    assert again['majority'].matching.tolist() == [1, 1, 0]
+    assert again['hungarian'].matching.tolist() == [1, -1, 0]
+    with pytest.raises(ValueError, match='one matching of each'):
+        first.to_json(path, ['bell', 'drum'], others=[first])
+    with pytest.raises(RuntimeError, match='fit'):
+        first.to_json(path, ['bell', 'drum'], others=[ClusterMatcher()])
+
+
+class Poisoned(list):
+    """Labels of which only some may be looked at."""
+
+    def __init__(self, labels, allowed):
+        super().__init__(labels)
+        self.allowed, self.seen = set(allowed), set()
+
+    def __getitem__(self, i):
+        assert i in self.allowed
+        self.seen.add(int(i))
+        return super().__getitem__(i)
+
+    def __iter__(self):
+        raise AssertionError('All labels were read.')
+
+
+def test_k_shot_reads_k_labels_of_each_cluster():
+    clusters = [0, 0, 0, 1, 1, 1, 3]
+    scores = [0.2, 0.9, 0.8, 0.5, 0.5, 0.7, 0.1]
+    classes = [0, 1, 2, 0, 2, 1, 2]
+
+    def fit(shots, allowed):
+        labels = Poisoned(classes, allowed)
+        matcher = ClusterMatcher(f'{shots}-shot')
+        matcher.fit(clusters, labels, 4, 3, scores)
+        assert labels.seen == set(allowed)
+        return matcher
+
+    one = fit(1, [1, 5, 6])
+    assert one.matching.tolist() == [1, 1, -1, 2]
+    assert one.contingency.tolist() == [[0, 1, 0], [0, 1, 0], [0, 0, 0],
+                                        [0, 0, 1]]
+    # Two classes once each: that of the more confident clip. Of clips 3 and
+    # 4, equally confident, the first counts.
+    two = fit(2, [1, 2, 5, 3, 6])
+    assert two.matching.tolist() == [1, 1, -1, 2]
+    # More than there are.
+    assert fit(9, range(7)).contingency.sum() == 7
+
+
+def test_k_shot_majority_outvotes_confidence():
+    labels = [2] + [0] * 3 + [1] * 3
+    scores = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
+    matcher = ClusterMatcher('7-shot').fit([0] * 7, labels, 1, 3, scores)
+    assert matcher.matching.tolist() == [0]
+    matcher = ClusterMatcher('2-shot').fit([0] * 7, labels, 1, 3, scores)
+    assert matcher.matching.tolist() == [2]
+
+
+def test_manual_is_majority_of_groups():
+    matcher = ClusterMatcher('manual').fit([0, 0, 0], [1, 1, 0], 2, 2)
+    assert matcher.matching.tolist() == [1, -1]
+
+
 def test_errors(tmp_path):
-    with pytest.raises(ValueError, match='choose one of'):
-        ClusterMatcher('best')
+    for method in ('best', '0-shot', '-1-shot', 'shot'):
+        with pytest.raises(ValueError, match='is unknown; choose'):
+            ClusterMatcher(method)
+    for scores in (None, [0.5, 0.5]):
+        with pytest.raises(ValueError, match='confidence of every clip'):
+            ClusterMatcher('1-shot').fit([0], [0], 1, 1, scores)
     with pytest.raises(ValueError, match='No labeled clips'):
         ClusterMatcher().fit([], [], 2, 2)
     with pytest.raises(ValueError, match='does not fit'):
@@ -97,20 +172,21 @@ def test_errors(tmp_path):
         ClusterMatcher.from_json(str(tmp_path / 'x.json'))
     path = tmp_path / 'x.json'
     good = dict(
-        method='hungarian', classes=['a'], num_clusters=1, matching={'0': 'a'}
+        classes=['a'], num_clusters=1, matchings=dict(majority={'0': 'a'})
     )
     for bad, message in (
         ('{', 'not valid json'),
         ('[]', 'not a matching'),
         ('{"images": []}', 'not a matching'),
-        (json.dumps({**good, 'matching': {'0': 'b'}}), "'b'"),
-        (json.dumps({**good, 'matching': {'7': 'a'}}), '7'),
+        (json.dumps({**good, 'matchings': dict(majority={'0': 'b'})}), "'b'"),
+        (json.dumps({**good, 'matchings': dict(majority={'7': 'a'})}), '7'),
     ):
         path.write_text(bad)
         with pytest.raises(ValueError, match=message):
             ClusterMatcher.from_json(str(path))
     path.write_text(json.dumps(good))
-    assert ClusterMatcher.from_json(str(path)).map([0]).tolist() == [0]
+    matcher = ClusterMatcher.from_json(str(path))['majority']
+    assert matcher.map([0]).tolist() == [0]
 
 
 @pytest.fixture
@@ -159,7 +235,7 @@ def test_tool(run_tool):
         dict(id=9, image_id=2, category_id=1, score=0.1)
     )
     content = run_tool(self_labels, clips)
-    assert content['matching'] == {'0': 'drum', '2': 'bell'}
+    assert content['matchings']['hungarian'] == {'0': 'drum', '2': 'bell'}
     assert content['classes'] == ['bell', 'drum']
     assert content['contingency'] == [[0, 2], [0, 0], [1, 0]]
     assert content['info']['num_clips'] == 3
@@ -197,12 +273,86 @@ def test_label_map_renames_after_matching(run_tool, tmp_path):
         classes=['Violin', 'Drum', 'bell'], mapping=dict(drum='Drum')
     )))
     content = run_tool(self_labels, clips, '--label-map', str(path))
-    assert content['matching'] == {'0': 'Drum', '1': 'bell'}
+    assert content['matchings']['hungarian'] == {'0': 'Drum', '1': 'bell'}
     assert content['classes'] == ['Violin', 'Drum', 'bell']
     assert content['contingency'] == [[0, 2, 0], [0, 0, 1], [0, 0, 1]]
     assert content['info']['label_map'] == str(path)
     with pytest.raises(SystemExit, match='none of the classes'):
         run_tool(self_labels, clips, '--label-map', 'cosep')
+
+
+def test_tool_all_methods(run_tool, tmp_path, capsys):
+    # Cluster 0 is mostly the drum, its most confident clips are bells.
+    self_labels, clips = files(
+        [0] * 5 + [1, 1, 2], ['bell'] * 2 + ['drum'] * 3 + ['bell'] * 3,
+        ('bell', 'drum'),
+    )
+    for ann, score in zip(
+        self_labels['annotations'], [0.9, 0.8, 0.3, 0.2, 0.1, 0.5, 0.4, 0.3]
+    ):
+        ann['label_score'] = score
+    path = tmp_path / 'groups.json'
+    path.write_text(json.dumps(dict(
+        classes=['Metal', 'Skin'], mapping=dict(bell='Metal', drum='Metal')
+    )))
+    methods = ['hungarian', 'majority', '1-shot', '4-shot']
+    content = run_tool(self_labels, clips, '--method', *methods)
+    assert list(content['matchings']) == methods
+    assert content['contingency'] == [[2, 3], [2, 0], [1, 0]]
+    assert content['matchings'] == {
+        'hungarian': {'0': 'drum', '1': 'bell'},
+        'majority': {'0': 'drum', '1': 'bell', '2': 'bell'},
+        '1-shot': {'0': 'bell', '1': 'bell', '2': 'bell'},
+        '4-shot': {'0': 'bell', '1': 'bell', '2': 'bell'},
+    }
+    assert '3 of the 3 labels' in capsys.readouterr().out
+    content = run_tool(
+        self_labels, clips, '--method', 'manual', '--groups', str(path)
+    )
+    assert content['classes'] == ['Metal', 'Skin']
+    assert content['matchings'] == {
+        'manual': {'0': 'Metal', '1': 'Metal', '2': 'Metal'}
+    }
+    assert content['info']['groups'] == str(path)
+
+
+def test_tool_method_errors(run_tool, capsys):
+    self_labels, clips = files([0, 1], ['bell', 'drum'])
+    with pytest.raises(SystemExit, match='confidence of every clip'):
+        run_tool(self_labels, clips, '--method', '1-shot')
+    with pytest.raises(SystemExit, match='is unknown'):
+        run_tool(self_labels, clips, '--method', 'best')
+    with pytest.raises(SystemExit):
+        run_tool(self_labels, clips, '--method', 'manual')
+    assert 'need each other' in capsys.readouterr().err
+    with pytest.raises(SystemExit, match='must have the same classes'):
+        run_tool(
+            *files([0, 1], ['playing cello', 'playing harp'],
+                   ('playing cello', 'playing harp')),
+            '--method', 'hungarian', 'manual', '--groups', 'vggsound_groups',
+            '--label-map', 'vggsound_mappable',
+        )
+
+
+def test_table_5_of_the_paper(run_tool):
+    # Two kinds of guitar: one cluster stands for the test label by Hungarian
+    # matching, both by groups.
+    names = ('playing electric guitar', 'playing acoustic guitar',
+             'playing cello')
+    self_labels, clips = files([0, 0, 1, 1, 2], [
+        names[0], names[0], names[1], names[1], names[2]], names)
+    for ann in self_labels['annotations']:
+        ann['label_score'] = 0.5
+    content = run_tool(
+        self_labels, clips, '--method', 'hungarian', 'manual', '1-shot',
+        '--label-map', 'vggsound_representative', '--groups',
+        'vggsound_groups',
+    )
+    assert content['matchings'] == {
+        'hungarian': {'0': 'Guitar', '2': 'Cello'},
+        'manual': {'0': 'Guitar', '1': 'Guitar', '2': 'Cello'},
+        '1-shot': {'0': 'Guitar', '2': 'Cello'},
+    }
 
 
 def test_missing_clips_may_be_allowed(run_tool):
@@ -211,7 +361,7 @@ def test_missing_clips_may_be_allowed(run_tool):
     with pytest.raises(SystemExit, match='--allow-missing'):
         run_tool(self_labels, clips)
     content = run_tool(self_labels, clips, '--allow-missing')
-    assert content['matching'] == {'0': 'bell', '1': 'drum'}
+    assert content['matchings']['hungarian'] == {'0': 'bell', '1': 'drum'}
     assert content['info']['num_clips_without_label'] == 1
 
 
