@@ -43,9 +43,11 @@ setup(
     extras_require={
         'tests': read_requirements('tests.txt'),
         'ray': read_requirements('ray.txt'),
+        'eval': read_requirements('eval.txt'),
         # Only to convert SimCLR's checkpoints; too large for 'all'.
         'tf': read_requirements('tf.txt'),
-        'all': read_requirements('tests.txt') + read_requirements('ray.txt'),
+        'all': read_requirements('tests.txt') + read_requirements('ray.txt') +
+        read_requirements('eval.txt'),
     },
     zip_safe=False,
 )

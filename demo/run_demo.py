@@ -108,7 +108,8 @@ class Demo:
             'tools/match_clusters.py',
             args=[
                 f'{self.dir}/self_labels.json', '--clips',
-                f'{data}/train.json', '--out', f'{self.dir}/matching.json'
+                f'{data}/train.json', '--method', 'hungarian', 'majority',
+                '1-shot', '10-shot', '--out', f'{self.dir}/matching.json'
             ])
         detector = self.train('detector', f'{DETECTOR}.py')
 

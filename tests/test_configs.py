@@ -39,7 +39,9 @@ from tests.toy import (
 )
 
 FOLDER = osp.join(ROOT, 'configs/avdet')
-CONFIGS = sorted(osp.basename(p) for p in glob.glob(f'{FOLDER}/*_demo*.py'))
+CONFIGS = sorted(
+    osp.basename(p) for p in glob.glob(f'{FOLDER}/*_demo*.py')
+    if '_demo_k' not in p)
 DETECTORS = [n for n in CONFIGS if n.startswith('faster-rcnn')]
 DETECTOR = 'faster-rcnn_avol-net_fpn_demo.py'
 # The paper's localizers, with the options that shrink them.
@@ -115,6 +117,27 @@ VARIANTS = {
 }
 
 
+# The demo's ablation of the number of clusters: base, and what differs.
+DEMO_VARIANTS = {}
+for _k in (6, 12):
+    DEMO_VARIANTS[f'joint_demo_k{_k}.py'] = 'joint_demo.py', {
+        'num_clusters': _k,
+        'model.cluster_head.num_clusters': _k,
+        'custom_hooks.2.out_file': f'D/self_labels_k{_k}.json',
+        'custom_hooks.2.dump_file': None,
+    }
+    DEMO_VARIANTS[f'faster-rcnn_avol-net_fpn_demo_k{_k}.py'] = DETECTOR, {
+        'num_clusters': _k,
+        'model.backbone.init_cfg.checkpoint': f'D/joint_k{_k}/epoch_7.pth',
+        'model.roi_head.bbox_head.num_classes': _k,
+        'train_dataloader.dataset.ann_file': f'D/self_labels_k{_k}.json',
+        'train_dataloader.dataset.metainfo.classes': tuple(
+            f'cluster_{k}' for k in range(_k)),
+        'test_evaluator.matching': f'D/matching_k{_k}.json',
+        'val_evaluator.matching': f'D/matching_k{_k}.json',
+    }
+
+
 def checkpoint_of(cfg):
     """The file of an earlier stage that a config starts from."""
     init = cfg.model.get('backbone', {}).get('init_cfg') or {}
@@ -143,8 +166,12 @@ def demo_dir(clip_dir, tmp_path_factory):
                 os.makedirs(osp.dirname(path), exist_ok=True)
                 torch.save(dict(state_dict=model.state_dict()), path)
         hook = find_hook(joint, 'PseudoLabelHook')
-        generate_pseudo_labels(model, Runner.build_dataloader(hook.dataloader),
-                               hook.out_file)
+        loader = Runner.build_dataloader(hook.dataloader)
+        generate_pseudo_labels(model, loader, hook.out_file)
+        weak = find_hook(
+            load_config('weak_demo.py', root, patch), 'PseudoLabelHook')
+        generate_pseudo_labels(
+            model, loader, weak.out_file, label_source=weak.label_source)
         patch.setattr(sys, 'argv', [
             'match_clusters.py', hook.out_file, '--clips',
             str(root / 'data/train.json'), '--out',
@@ -503,6 +530,17 @@ def test_variants_change_what_they_say(name, monkeypatch):
     assert head.num_clusters == expected.get('num_clusters', 39)
 
 
+@pytest.mark.parametrize('name', DEMO_VARIANTS)
+def test_demo_variants_change_what_they_say(name, monkeypatch):
+    monkeypatch.setenv('AVDET_DEMO_DIR', 'D')
+    base, expected = DEMO_VARIANTS[name]
+    base, cfg = (
+        flat(Config.fromfile(osp.join(FOLDER, n)).to_dict())
+        for n in (base, name))
+    assert {k: v for k, v in cfg.items() if base[k] != v} == expected
+    assert base.keys() == cfg.keys()
+
+
 @pytest.mark.parametrize(
     'name', ['joint_vggsound_beta-0.7-0.9-multi.py', 'weak_vggsound.py'])
 def test_labels_of_a_trained_localizer(name, trained, paper_dir, tmp_path,
@@ -542,9 +580,12 @@ def test_no_config_is_forgotten():
         for path in glob.glob(osp.join(ROOT, 'configs/**/*.py'),
                               recursive=True)
     }
-    tested = {*CONFIGS, *LOCALIZERS, *VARIANTS, 'pretrain_clips.py'}
+    tested = {
+        *CONFIGS, *LOCALIZERS, *VARIANTS, *DEMO_VARIANTS, 'pretrain_clips.py'
+    }
+    elsewhere = ('_base_/', 'pipelines/', 'faster-rcnn_r50', '../baselines/',
+                 '../tables/')
     assert {
         path
-        for path in found - tested
-        if not path.startswith(('_base_/', 'pipelines/', 'faster-rcnn_r50'))
+        for path in found - tested if not path.startswith(elsewhere)
     } == set()

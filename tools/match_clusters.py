@@ -18,6 +18,8 @@ import os
 import sys
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
+import numpy as np
+
 from avdet_mm.datasets.metainfo import LabelMap, load_label_map
 from avdet_mm.models.task_modules import ClusterMatcher
 from avdet_mm.utils import file_sha256
@@ -228,8 +230,10 @@ def main() -> None:
         ),
         others=others,
     )
-    for matcher in matchers:
-        show(matcher, cluster_names, targets)
+    show(main_matcher, cluster_names, targets)
+    for matcher in others:
+        differ = (matcher.matching != main_matcher.matching).sum()
+        print(f'{summary(matcher)}; {differ} clusters are matched differently')
     print(f'Wrote {args.out}')
 
 
@@ -288,17 +292,21 @@ def show(
     matcher: ClusterMatcher, cluster_names: List[str], classes: List[str]
 ) -> None:
     """Print a matching."""
-    print(f'\n{matcher.method}')
-    agree = 0
     for k, c in enumerate(matcher.matching):
         row = matcher.contingency[k]
         name = classes[c] if c >= 0 else '(no class)'
         share = f'{row[c]} of {row.sum()} clips' if c >= 0 else ''
-        agree += row[c] if c >= 0 else 0
         print(f'{cluster_names[k]:<12} {name:<24} {share}')
-    print(
-        f'{agree} of the {matcher.contingency.sum()} labels that were read '
-        'agree'
+    print(summary(matcher))
+
+
+def summary(matcher: ClusterMatcher) -> str:
+    """How well a matching fits the labels that it has read."""
+    rows = np.flatnonzero(matcher.matching >= 0)
+    agree = matcher.contingency[rows, matcher.matching[rows]].sum()
+    return (
+        f'{matcher.method}: {agree} of the {matcher.contingency.sum()} labels '
+        'that were read agree'
     )
 
 

@@ -573,16 +573,18 @@ def repair_torchaudio(python: Path) -> None:
         library.unlink()
 
 
-def repair_cv2(python: Path) -> None:
-    """Makes ``import cv2`` work on machines without a display."""
-    if imports(python, 'cv2'):
+def complete_cv2(python: Path) -> None:
+    """Replaces OpenCV by its headless build with contributed modules.
+
+    One of these is selective search. The build has all that opencv-python
+    has, the name that MMCV asks for, and needs no libGL.
+    """
+    if output([python, '-c', 'import cv2; print(cv2.ximgproc)']):
         return
     version = installed_version(python, 'opencv-python')
-    say('      OpenCV needs libGL here: taking its headless build.')
     run(
         pip(python, 'install', '--force-reinstall', '--no-deps',
-            'opencv-python-headless' + (f'=={version}' if version else '')),
-        'opencv')
+            f'opencv-contrib-python-headless=={version}'), 'opencv')
 
 
 def check_imports(python: Path) -> None:
@@ -643,7 +645,7 @@ def set_up_own(python: Path, stack: str, use_cache: bool) -> None:
                 *requirements), 'packages')
         run(pip(python, 'install', '--no-deps', TORCHAUDIO), 'torchaudio')
         repair_torchaudio(python)
-        repair_cv2(python)
+        complete_cv2(python)
 
         if ready:
             steps.next(f"{config['mmcv']}: installed already")

@@ -22,7 +22,8 @@ stages = [
         args=[
             label_dir + '/self_labels.json', '--clips',
             '{{$AVDET_AUDIOSET:data/audioset}}/instruments13_train.json',
-            '--allow-missing', '--out', label_dir + '/matching.json'
+            '--allow-missing', '--method', 'hungarian', 'majority', '1-shot',
+            '10-shot', '--out', label_dir + '/matching.json'
         ]),
     dict(
         name='detector',

@@ -24,7 +24,8 @@ stages = [
         script='tools/match_clusters.py',
         args=[
             work_root + '/self_labels.json', '--clips',
-            data_root + '/train.json', '--out', work_root + '/matching.json'
+            data_root + '/train.json', '--method', 'hungarian', 'majority',
+            '1-shot', '10-shot', '--out', work_root + '/matching.json'
         ]),
     dict(
         name='detector',

@@ -21,8 +21,9 @@ stages = [
         args=[
             label_dir + '/self_labels.json', '--clips',
             '{{$AVDET_VGGSOUND:data/vggsound}}/mappable_train.json',
-            '--label-map', 'vggsound_representative', '--out',
-            label_dir + '/matching.json'
+            '--method', 'hungarian', 'majority', 'manual', '1-shot',
+            '10-shot', '--label-map', 'vggsound_representative', '--groups',
+            'vggsound_groups', '--out', label_dir + '/matching.json'
         ]),
     dict(
         name='detector',
