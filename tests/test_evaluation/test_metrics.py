@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
+from mmengine.logging import MMLogger
 from mmengine.structures import InstanceData
 
+from avdet_mm.evaluation.functional import detection_ap
 from avdet_mm.evaluation.metrics import (
     ClusterMetric,
     LocalizationMetric,
@@ -66,12 +68,15 @@ def gt_file(tmp_path):
     return str(path)
 
 
-def matching_file(tmp_path, matching, classes):
-    matcher = ClusterMatcher()
-    matcher.matching = np.array(matching)
-    matcher.contingency = np.zeros((len(matching), len(classes)), int)
-    matcher.to_json(str(tmp_path / 'matching.json'), classes)
-    return str(tmp_path / 'matching.json')
+def matching_file(tmp_path, matching, classes, **others):
+    matchers = []
+    for name, to_class in dict(hungarian=matching, **others).items():
+        matchers.append(ClusterMatcher(name.replace('shot', '-shot')))
+        matchers[-1].matching = np.array(to_class)
+        matchers[-1].contingency = np.zeros((len(to_class), len(classes)), int)
+    path = str(tmp_path / 'matching.json')
+    matchers[0].to_json(path, classes, others=matchers[1:])
+    return path
 
 
 def detections(labels):
@@ -148,6 +153,10 @@ def test_errors(tmp_path, gt_file):
     with pytest.raises(ValueError, match='not a COCO json'):
         path = matching_file(tmp_path, [0], ['bell'])
         MatchedCocoMetric(path)
+    with pytest.raises(ValueError, match='None to keep all'):
+        MatchedCocoMetric(gt_file, nms_iou=1.5)
+    with pytest.raises(ValueError, match='choose one of numpy'):
+        MatchedCocoMetric(gt_file, backend='coco')
     with pytest.raises(ValueError, match='leave one of them out'):
         MatchedCocoMetric(gt_file, path, class_aware=False)
     with pytest.raises(ValueError, match='no class in common'):
@@ -189,6 +198,270 @@ def test_ground_truth_of_the_clip_table(tmp_path):
     assert {k: v for k, v in result.items() if k in agnostic} == agnostic
     with pytest.raises(ValueError, match='names no `classes`'):
         evaluate(MatchedCocoMetric(), samples)
+
+
+def several(tmp_path, gt_file, **kwargs):
+    """Three matchings of four clusters, and detections of all of them."""
+    path = matching_file(
+        tmp_path,
+        [0, 1, -1, -1],
+        ['bell', 'drum'],
+        **{'majority': [0, 1, 0, 1], '10shot': [1, 1, 1, 0]},
+    )
+    samples = [
+        sample(
+            # The bell thrice: of two clusters, and elsewhere.
+            instances(
+                [BOX, [0.0, 0, 10, 9], [30.0, 0, 40, 10]],
+                [2, 0, 0],
+                scores=[0.9, 0.8, 0.2],
+            ),
+            img_id=0,
+        ),
+        sample(instances([OTHER], [3], scores=[0.95]), img_id=1),
+    ]
+    metric = MatchedCocoMetric(gt_file, path, **kwargs)
+    return metric, evaluate(metric, samples)
+
+
+def test_all_matchings_in_one_run(tmp_path, gt_file):
+    metric, result = several(tmp_path, gt_file)
+    assert set(result) == {
+        f'coco/{p}{k}'
+        for p in ('', 'majority_', '10-shot_', 'agnostic_')
+        for k in ('AP30', 'AP50', 'AP')
+    }
+    # Hungarian: the bell's IoU is 0.9, the drum's cluster has no class.
+    assert result['coco/AP50'] == pytest.approx(0.5)
+    assert result['coco/AP'] == pytest.approx(0.45)
+    # Majority: the best bell removes the second one of the same class.
+    assert result['coco/majority_AP'] == pytest.approx(1)
+    # 10-shot: bell and drum the wrong way round.
+    assert result['coco/10-shot_AP30'] == 0
+    # Drum, bell, the bell again: all found before.
+    assert result['coco/agnostic_AP'] == pytest.approx(1)
+    details = metric.details
+    assert list(details['matchings']) == ['hungarian', 'majority', '10-shot']
+    json.dumps(details, allow_nan=False)
+    main = details['matchings']['hungarian']
+    assert main['clusters'] == dict(
+        cluster_0='bell', cluster_1='drum', cluster_2=None, cluster_3=None
+    )
+    assert main['AP50'] == result['coco/AP50']
+    assert main['per_class']['bell']['AP'] == pytest.approx(0.9)
+    assert main['per_class']['drum'] == dict(AP30=0, AP50=0, AP=0)
+    assert main['pr50']['bell'] == pytest.approx([1] * 101)
+    assert main['pr50']['drum'] == [0] * 101
+    assert details['agnostic']['AP30'] == pytest.approx(1)
+    assert details['agnostic']['pr50'] == pytest.approx([1] * 101)
+    assert details['ann_file'] == gt_file
+    assert details['num_images'] == 2
+    assert details['num_objects'] == dict(bell=1, drum=1)
+    assert details['outfile_prefix'] is None
+    assert details['protocol'] == dict(
+        iou_thrs=[0.3, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95],
+        max_dets=100,
+        backend='numpy',
+        nms_iou=0.5,
+    )
+    # The detection of score 0.2 does not count, where the bell's do.
+    confusion = details['confusion']
+    assert confusion['clusters'] == [f'cluster_{k}' for k in range(4)]
+    assert confusion['classes'] == ['bell', 'drum', 'background']
+    assert confusion['counts'] == [[1, 0, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0]]
+
+
+def test_suppression_where_clusters_share_a_class(tmp_path, gt_file):
+    gt = json.loads(open(gt_file).read())
+    # A second bell in the image makes the false positive cost something.
+    gt['annotations'].append(
+        dict(id=3, image_id=0, category_id=1, bbox=[30, 0, 10, 10])
+    )
+    (tmp_path / 'gt.json').write_text(json.dumps(gt))
+    found = {
+        iou: several(tmp_path, str(tmp_path / 'gt.json'), nms_iou=iou)[1]
+        for iou in (0.5, None, 0.95)
+    }
+    bell = dict.fromkeys(found, (51 + 50 * 2 / 3) / 101)
+    bell[0.5] = 1
+    for iou, result in found.items():
+        expected = (bell[iou] + 1) / 2
+        assert result['coco/majority_AP50'] == pytest.approx(expected)
+        # One to one, and without classes: nothing is removed.
+        assert result['coco/AP50'] == pytest.approx(0.5)
+        assert result['coco/agnostic_AP50'] == pytest.approx(
+            (67 + 34 * 3 / 4) / 101
+        )
+
+
+def test_no_suppression_within_a_single_cluster(tmp_path, gt_file):
+    gt = json.loads(open(gt_file).read())
+    for i, image, height in ((3, 0, 6), (4, 1, 10)):
+        box = [0, 0, 10, height]
+        gt['annotations'].append(
+            dict(id=i, image_id=image, category_id=1, bbox=box)
+        )
+    (tmp_path / 'gt.json').write_text(json.dumps(gt))
+    path = matching_file(tmp_path, [0, 1], ['bell', 'drum'], majority=[0, 0])
+    pred = instances([BOX, [0.0, 0, 10, 6]], [0, 0], scores=[0.9, 0.8])
+    metric = MatchedCocoMetric(str(tmp_path / 'gt.json'), path)
+    other = instances([BOX], [0], scores=[0.7])
+    result = evaluate(
+        metric, [sample(pred, img_id=0), sample(other, img_id=1)]
+    )
+    # Both bells, whose IoU is 0.6, and that of the other image; no drum.
+    assert result['coco/AP'] == pytest.approx(1 / 2)
+    # When the drum's cluster may be a bell too, one of the first two goes.
+    assert result['coco/majority_AP'] == pytest.approx(67 / 101 / 2)
+
+
+@pytest.mark.parametrize('backend', ['pycocotools', 'faster_coco_eval'])
+def test_backends_of_the_metric(backend, tmp_path, gt_file):
+    pytest.importorskip(backend)
+    metric, result = several(tmp_path, gt_file, backend=backend)
+    assert metric.details['protocol']['backend'] == backend
+    assert result == pytest.approx(several(tmp_path, gt_file)[1], abs=1e-12)
+
+
+def test_classwise_metrics(tmp_path, gt_file):
+    gt = json.loads(open(gt_file).read())
+    gt['categories'].append(dict(id=3, name='horn'))
+    (tmp_path / 'gt.json').write_text(json.dumps(gt))
+    metric, result = several(
+        tmp_path, str(tmp_path / 'gt.json'), classwise=True
+    )
+    assert result['coco/AP50/bell'] == pytest.approx(1)
+    assert result['coco/AP50/drum'] == 0
+    assert 'coco/AP50/horn' not in result
+    # No mean has the horn in it, which is nowhere.
+    assert result['coco/AP50'] == pytest.approx(0.5)
+    main = metric.details['matchings']['hungarian']
+    assert main['per_class']['horn'] == dict(AP30=None, AP50=None, AP=None)
+    assert list(main['pr50']) == ['bell', 'drum']
+    assert metric.details['num_objects'] == dict(bell=1, drum=1, horn=0)
+
+
+def test_crowds_are_no_objects(tmp_path, gt_file):
+    gt = json.loads(open(gt_file).read())
+    gt['annotations'][1]['iscrowd'] = 1
+    (tmp_path / 'gt.json').write_text(json.dumps(gt))
+    metric, result = several(tmp_path, str(tmp_path / 'gt.json'))
+    assert result['coco/majority_AP'] == pytest.approx(1)
+    assert metric.details['num_objects'] == dict(bell=1, drum=0)
+    assert metric.details['confusion']['counts'][3] == [0, 0, 1]
+
+
+def test_files_of_detections(tmp_path, gt_file):
+    prefix = str(tmp_path / 'out' / 'test')
+    metric, result = several(tmp_path, gt_file, outfile_prefix=prefix)
+    assert metric.details['outfile_prefix'] == prefix
+    with open(f'{prefix}.bbox.json') as file:
+        rows = json.load(file)
+    assert rows[1] == dict(
+        image_id=0,
+        bbox=[0, 0, 10, 9],
+        score=float(np.float32(0.8)),
+        category_id=0,
+    )
+    assert [r['category_id'] for r in rows] == [2, 0, 0, 3]
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == [
+        'test.bbox.json'
+    ]
+    # They give the same figures again.
+    with open(gt_file) as file:
+        again = detection_ap(json.load(file), rows, class_aware=False)
+    assert again['agnostic_AP'] == result['coco/agnostic_AP']
+
+
+def test_files_without_matching(tmp_path, gt_file):
+    prefix = str(tmp_path / 'test')
+    metric = MatchedCocoMetric(gt_file, outfile_prefix=prefix)
+    evaluate(metric, detections([0, 1]), ['bell', 'drum'])
+    with open(f'{prefix}.bbox.json') as file:
+        assert [r['category_id'] for r in json.load(file)] == [2, 1]
+    labels = metric.details['matchings']['labels']
+    assert labels['AP'] == pytest.approx(1) and labels['clusters'] == {}
+    assert metric.details['confusion']['clusters'] == ['bell', 'drum']
+    assert metric.details['confusion']['counts'] == [[1, 0, 0], [0, 1, 0]]
+
+
+def test_files_of_ground_truth_from_samples(tmp_path):
+    prefix = str(tmp_path / 'test')
+    metric = MatchedCocoMetric(class_aware=False, outfile_prefix=prefix)
+    samples = [
+        sample(
+            instances([BOX], [0], scores=[1.0]),
+            instances([OTHER], [1]),
+            clip_id='x',
+            img_path='a/x.png',
+            ori_shape=(90, 100),
+        ),
+        sample(instances([], [], scores=[]), instances([], [])),
+    ]
+    evaluate(metric, samples, ['bell', 'drum'])
+    with open(f'{prefix}.gt.json') as file:
+        gt = json.load(file)
+    assert gt['images'] == [
+        dict(id=0, clip_id='x', file_name='a/x.png', height=90, width=100),
+        dict(id=1),
+    ]
+    assert gt['annotations'] == [
+        dict(
+            id=1,
+            image_id=0,
+            category_id=1,
+            bbox=[50, 50, 40, 40],
+            area=1600,
+            iscrowd=0,
+        )
+    ]
+    assert [c['name'] for c in gt['categories']] == ['bell', 'drum']
+    with open(f'{prefix}.bbox.json') as file:
+        assert [r['image_id'] for r in json.load(file)] == [0]
+    assert metric.details['matchings'] == {}
+    assert metric.details['confusion'] is None
+    assert metric.details['num_objects'] == dict(bell=0, drum=1)
+    json.dumps(metric.details, allow_nan=False)
+
+
+def test_no_ground_truth_at_all(tmp_path):
+    path = matching_file(tmp_path, [0, 1], ['bell', 'drum'], majority=[0, 0])
+    metric = MatchedCocoMetric(matching=path)
+    samples = [sample(instances([BOX], [0], scores=[1.0]), instances([], []))]
+    result = evaluate(metric, samples, ['bell', 'drum'])
+    assert len(result) == 9 and all(np.isnan(v) for v in result.values())
+    assert metric.details['agnostic'] == dict(
+        AP30=None, AP50=None, AP=None, pr50=None
+    )
+    assert metric.details['confusion']['counts'] == [[0, 0, 1], [0, 0, 0]]
+
+
+def test_results_are_small_copies(gt_file):
+    metric = MatchedCocoMetric(gt_file)
+    boxes = torch.zeros(1000, 4, dtype=torch.float64)
+    pred = InstanceData(
+        bboxes=boxes[:2], scores=boxes[:2, 0], labels=boxes[:2, 0].long()
+    )
+    item = sample(pred, img_id=0)
+    metric.process({}, [item.to_dict()])
+    boxes += 1
+    kept = metric.results[0]
+    assert kept['bboxes'].dtype == kept['scores'].dtype == np.float32
+    assert kept['bboxes'].base is None or kept['bboxes'].base.size == 8
+    assert kept['bboxes'].max() == 0
+
+
+def test_protocol_is_logged(tmp_path, gt_file, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        MMLogger, 'info', lambda self, text, *a: lines.append(text % a)
+    )
+    several(tmp_path, gt_file, nms_iou=0.4, max_dets=7)
+    text = '\n'.join(lines)
+    assert 'at most 7 per image' in text and 'nms_iou=0.4' in text
+    assert 'majority: AP30 1.0000' in text and '1 were suppressed' in text
+    row = next(line for line in text.splitlines() if line.startswith('bell'))
+    assert row.split() == ['bell', '1.000', '1.000', '0.900', '0']
 
 
 def clip(visual, audio, **meta):

@@ -7,6 +7,7 @@ import runpy
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -137,11 +138,12 @@ def test_labels_need_the_hook(trained, tool, tmp_path):
         tool('generate_pseudo_labels.py', path, trained / 'epoch_1.pth')
 
 
-def test_test_tool(trained, tool, tmp_path):
+def test_test_tool(trained, tool, tmp_path, capsys):
     out = tmp_path / 'predictions.pkl'
-    tool('test.py',
-         dump(Config.fromfile(trained / 'config.py'), tmp_path / 'config.py'),
-         trained / 'epoch_1.pth', '--work-dir', tmp_path, '--out', out)
+    config = dump(
+        Config.fromfile(trained / 'config.py'), tmp_path / 'config.py')
+    tool('test.py', config, trained / 'epoch_1.pth', '--work-dir', tmp_path,
+         '--out', out)
     with open(out, 'rb') as file:
         samples = pickle.load(file)
     assert [s['clip_id'] for s in samples] == [
@@ -153,6 +155,38 @@ def test_test_tool(trained, tool, tmp_path):
         metrics = json.load(file)
     assert 0 <= metrics['loc/pointing'] <= 1
     assert 0 <= metrics['cluster/nmi'] <= 1
+
+    path = tmp_path / 'evaluation.json'
+    assert capsys.readouterr().out.splitlines()[-1].endswith(f': {path}')
+    evaluation = json.loads(path.read_text())
+    assert set(evaluation) == {'config', 'checkpoint', 'metrics', 'details'}
+    assert evaluation['config'] == str(config)
+    assert evaluation['checkpoint'] == str(trained / 'epoch_1.pth')
+    # MMEngine logs a whole number of 0 as null.
+    assert evaluation['metrics'] == {
+        k: 0 if v is None else v
+        for k, v in metrics.items() if '/' in k
+    }
+    assert len(evaluation['metrics']) > 10
+    # Of the metrics that keep details; LocalizationMetric has none.
+    assert set(evaluation['details']) == {'cluster', 'coco'}
+    coco = evaluation['details']['coco']
+    assert coco['num_images'] == 4 and coco['matchings'] == {}
+    assert coco['agnostic']['AP50'] == metrics['coco/agnostic_AP50']
+
+
+def test_evaluation_is_json():
+    jsonable = runpy.run_path(osp.join(ROOT, 'tools', 'test.py'))['jsonable']
+    values = {
+        'a': np.float32(0.5),
+        1: (float('nan'), [torch.tensor(float('inf')), np.arange(2)]),
+        'b': ['x', None, True, np.int64(3)],
+    }
+    assert jsonable(values) == {
+        'a': 0.5,
+        '1': [None, [None, [0, 1]]],
+        'b': ['x', None, True, 3],
+    }
 
 
 def test_predictions_go_to_a_pickle(trained, tool, capsys):
