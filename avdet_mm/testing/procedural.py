@@ -7,6 +7,10 @@ textures and colors, with the same sizes, places and poses, and over the
 kinds each shape, texture and color is as frequent among the classes as among
 the distractors. So neither one visual cue nor the order, size or place of an
 object tells which object sounds: only its correspondence with the sound does.
+
+Two more test sets stand in for those of sound localization (Table 2): in
+*duets* two objects of different classes sound at once; in *solos* there is one
+object of a sounding class, and it sounds.
 """
 import json
 import os
@@ -14,7 +18,7 @@ import os.path as osp
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
-from typing import Dict, List, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import av
 import cv2
@@ -50,7 +54,7 @@ NUM_FRAMES = 13
 SAMPLE_RATE = 24000
 DURATION = NUM_FRAMES / FPS
 MID_FRAME = NUM_FRAMES // 2
-SPLITS = ('train', 'test')
+SPLITS = ('train', 'test', 'duet', 'solo')
 
 _SUPERSAMPLE = 3
 _MAX_COVERAGE = 0.12
@@ -342,11 +346,15 @@ def _timbre(name: str, n: int, rng: np.random.Generator) -> np.ndarray:
     return wave / wave.std()
 
 
-def _sound(name: str, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Waveform (n,) float32 in [-1, 1]: timbre, loudness and noise."""
+def _sound(names: Sequence[str], n: int,
+           rng: np.random.Generator) -> np.ndarray:
+    """Waveform (n,) float32 in [-1, 1]: timbres, loudness and noise."""
     snr = rng.uniform(5, 20)
-    wave = _timbre(name, n, rng) + 10**(-snr / 20) * _noise(
-        n, rng.uniform(0, 1.2), rng)
+    wave = _timbre(names[0], n, rng)
+    # Of two sounds, neither hides the other.
+    for name in names[1:]:
+        wave += 10**(rng.uniform(-3, 3) / 20) * _timbre(name, n, rng)
+    wave = wave + 10**(-snr / 20) * _noise(n, rng.uniform(0, 1.2), rng)
     wave *= 10**(rng.uniform(-26, -14) / 20) / wave.std()
     return np.clip(wave, -0.98, 0.98).astype(np.float32)
 
@@ -372,44 +380,50 @@ def make_clip(seed: int,
               num_classes: int = 8) -> dict:
     """Make one clip in memory; the arguments alone determine it.
 
-    A training clip holds one sounding object and 0-2 distractors; a test
-    clip 1-3 objects of sounding classes, of which one sounds, and 0-1
-    distractors.
+    A training clip, as a solo, holds one sounding object and 0-2
+    distractors; a test clip 1-3 objects of sounding classes, of which one
+    sounds, and 0-1 distractors; a duet 2-3 objects of different classes, of
+    which two sound, equally loud to 3 dB, and 0-1 distractors.
 
     Args:
         seed (int): Seed of the data set.
-        split (str): ``'train'`` or ``'test'``.
+        split (str): ``'train'``, ``'test'``, ``'duet'`` or ``'solo'``.
         index (int): Number of the clip in its split.
         image_size (int): Side of the square frames, even. Defaults to 108.
         num_classes (int): Number of sounding classes. Defaults to 8.
 
     Returns:
         dict: ``frames`` (13, s, s, 3) uint8 BGR at 8 fps; ``waveform``
-        (39000,) float32 at 24 kHz; ``label``, class of the sounding object;
-        and ``objects``, a list of dicts with ``kind`` (shape, texture,
-        color), ``label`` (None for distractors), ``sounding``, and, at the
-        mid frame, ``bbox`` [x1, y1, x2, y2] in pixels and ``mask`` (s, s)
-        bool, the pixels that it covers by a quarter or more, not minding
-        what lies in front.
+        (39000,) float32 at 24 kHz; ``label``, class of the sounding object,
+        None for duets; and ``objects``, a list of dicts with ``kind``
+        (shape, texture, color), ``label`` (None for distractors),
+        ``sounding``, and, at the mid frame, ``bbox`` [x1, y1, x2, y2] in
+        pixels and ``mask`` (s, s) bool, the pixels that it covers by a
+        quarter or more, not minding what lies in front.
     """
     rng = np.random.default_rng(
         np.random.SeedSequence([seed, SPLITS.index(split), index]))
     classes, distractors = _kinds(num_classes)
     names = list(classes)
-    if split == 'train':
+    if split in ('train', 'solo'):
         labels = [rng.choice(names)]
         labels += [None] * rng.choice(3, p=(0.2, 0.4, 0.4))
+    elif split == 'duet':
+        count = min(2 + rng.integers(0, 2), num_classes)
+        labels = list(rng.choice(names, size=count, replace=False))
+        labels += [None] * rng.integers(0, 2)
     else:
         # Most of the objects are silent: 1 of 2.5 on average sounds.
         count = 1 + rng.choice(3, p=(0.1, 0.3, 0.6))
         labels = list(rng.choice(names, size=count))
         labels += [None] * rng.integers(0, 2)
+    num_sounding = 2 if split == 'duet' else 1
     objects = [
         dict(
             kind=classes[name] if name else distractors[rng.integers(
                 len(distractors))],
             label=str(name) if name else None,
-            sounding=i == 0) for i, name in enumerate(labels)
+            sounding=i < num_sounding) for i, name in enumerate(labels)
     ]
     objects = [objects[i] for i in rng.permutation(len(objects))]
 
@@ -465,12 +479,12 @@ def make_clip(seed: int,
             for x in np.concatenate([center - extent / 2, center + extent / 2])
         ]
 
-    label = next(o['label'] for o in objects if o['sounding'])
+    sounds = [o['label'] for o in objects if o['sounding']]
     num_samples = round(DURATION * SAMPLE_RATE)
     return dict(
         frames=np.stack(frames),
-        waveform=_sound(label, num_samples, rng),
-        label=label,
+        waveform=_sound(sounds, num_samples, rng),
+        label=sounds[0] if len(sounds) == 1 else None,
         objects=objects)
 
 
@@ -497,11 +511,13 @@ def _write_clip(job: Tuple[str, int], out_dir: str, seed: int,
     image = _mid_frame(path)
     cv2.imwrite(osp.join(out_dir, f'{split}_images', f'{clip_id}.png'), image,
                 [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    # A duet has no one class, so its row has no 'label'.
+    label = dict(label=clip['label']) if clip['label'] else {}
     return dict(
         clip_id=clip_id,
         video_path=video_path,
         duration=DURATION,
-        label=clip['label'],
+        **label,
         time=MID_FRAME / FPS,
         instances=[
             dict(bbox=o['bbox'], label=o['label'], sounding=o['sounding'])
@@ -516,18 +532,20 @@ def write_procedural_clips(out_dir: str,
                            image_size: int = 108,
                            num_classes: int = 8,
                            workers: Optional[int] = None,
-                           progress: bool = False) -> None:
+                           progress: bool = False,
+                           num_duet: int = 0,
+                           num_solo: int = 0) -> None:
     """Write procedural clips as mp4 files with clip tables and COCO jsons.
 
     Every clip depends on ``seed``, its split and its number only. The tables
-    are written last; where they exist already with the same settings,
-    nothing is done.
+    are written last; those that exist already with the same settings (of
+    duets, of solos, and of all others) are left as they are with their clips.
 
     Args:
-        out_dir (str): Folder for ``{train,test}.json`` (clip tables),
-            ``{train,test}/*.mp4``, ``{train,test}_images/*.png`` (the mid
-            frames as decoded) and ``{train,test}_coco.json`` (boxes of all
-            objects of sounding classes at the mid frames).
+        out_dir (str): Folder for ``{train,test,duet,solo}.json`` (clip
+            tables), and for each ``<name>/*.mp4``, ``<name>_images/*.png``
+            (the mid frames as decoded) and ``<name>_coco.json`` (boxes of
+            all objects of sounding classes at the mid frames).
         num_train (int): Number of training clips. Defaults to 3000.
         num_test (int): Number of test clips. Defaults to 300.
         seed (int): Seed of the data set. Defaults to 0.
@@ -536,32 +554,44 @@ def write_procedural_clips(out_dir: str,
         workers (int, optional): Number of processes; 0 works in this one.
             Defaults to None, as many as there are CPU cores.
         progress (bool): Whether to show a progress bar. Defaults to False.
+        num_duet (int): Number of test clips in which two objects sound.
+            Defaults to 0, and no files of duets are written.
+        num_solo (int): Likewise of test clips with one object of a sounding
+            class. Defaults to 0.
     """
     if image_size % 2 or image_size < 32:
         raise ValueError('image_size must be even (H.264) and at least 32, '
                          f'got {image_size}.')
     classes = list(_kinds(num_classes)[0])
+    frames = dict(image_size=image_size, num_classes=num_classes)
     settings = dict(
         version=_VERSION,
         seed=seed,
         num_train=num_train,
         num_test=num_test,
-        image_size=image_size,
-        num_classes=num_classes)
-    tables = [osp.join(out_dir, f'{split}.json') for split in SPLITS]
-    if all(map(osp.exists, tables)):
-        with open(tables[-1]) as file:
-            if json.load(file)['metainfo'].get('procedural') == settings:
-                return
-    for path in tables:
-        if osp.exists(path):
-            os.remove(path)
-    for split in SPLITS:
+        **frames)
+    numbers = dict(train=num_train, test=num_test)
+    todo = {}
+    if not _written(out_dir, ('train', 'test'), settings):
+        todo = {split: (numbers[split], settings) for split in numbers}
+    for split, number in (('duet', num_duet), ('solo', num_solo)):
+        settings = {
+            'version': _VERSION,
+            'seed': seed,
+            f'num_{split}': number,
+            **frames
+        }
+        if number and not _written(out_dir, (split, ), settings):
+            todo[split] = number, settings
+
+    tables = {split: osp.join(out_dir, f'{split}.json') for split in todo}
+    for split, table in tables.items():
+        if osp.exists(table):
+            os.remove(table)
         os.makedirs(osp.join(out_dir, split), exist_ok=True)
         os.makedirs(osp.join(out_dir, f'{split}_images'), exist_ok=True)
 
-    jobs = [('train', i) for i in range(num_train)]
-    jobs += [('test', i) for i in range(num_test)]
+    jobs = [(split, i) for split in todo for i in range(todo[split][0])]
     work = partial(
         _write_clip,
         out_dir=out_dir,
@@ -578,13 +608,13 @@ def write_procedural_clips(out_dir: str,
 
     if workers is None:
         workers = num_cores()
-    if workers > 0:
+    if workers > 0 and jobs:
         with ProcessPoolExecutor(workers) as pool:
             rows = collect(pool.map(work, jobs, chunksize=16))
     else:
         rows = collect(map(work, jobs))
 
-    for split, table in zip(SPLITS, tables):
+    for split, table in tables.items():
         part = [row for row in rows if row['clip_id'].startswith(split)]
         images = [
             dict(
@@ -599,4 +629,13 @@ def write_procedural_clips(out_dir: str,
             to_coco(images, classes, info),
             osp.join(out_dir, f'{split}_coco.json'))
         dump_clip_table(part, table,
-                        dict(classes=classes, procedural=settings))
+                        dict(classes=classes, procedural=todo[split][1]))
+
+
+def _written(out_dir: str, splits: Sequence[str], settings: dict) -> bool:
+    """Whether the tables are there, the last with these settings."""
+    tables = [osp.join(out_dir, f'{split}.json') for split in splits]
+    if not all(map(osp.exists, tables)):
+        return False
+    with open(tables[-1]) as file:
+        return json.load(file)['metainfo'].get('procedural') == settings

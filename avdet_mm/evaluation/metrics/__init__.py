@@ -3,5 +3,11 @@
 from .cluster_metric import ClusterMetric
 from .localization_metric import LocalizationMetric
 from .matched_coco_metric import MatchedCocoMetric
+from .sound_localization_metric import SoundLocalizationMetric
 
-__all__ = ['ClusterMetric', 'LocalizationMetric', 'MatchedCocoMetric']
+__all__ = [
+    'ClusterMetric',
+    'LocalizationMetric',
+    'MatchedCocoMetric',
+    'SoundLocalizationMetric',
+]
