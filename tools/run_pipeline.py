@@ -1,5 +1,8 @@
 """Run all stages of a method, from one file: configs/avdet/pipelines/*.py.
 
+Files in configs/tables have the stages of all methods of the paper's tables,
+and the report of their results (tools/report.py).
+
 Every stage is a command, printed before it runs, that can be run by hand.
 What is done is not done again; a training that was interrupted is resumed; a
 stage whose command, config or input files have changed runs anew, and so do
@@ -132,6 +135,8 @@ def launcher(args: argparse.Namespace,
     if (args.launcher == 'none'
             or osp.basename(stage.script) not in DISTRIBUTED):
         return None
+    if not stage.training and stage.command[2:3] in ([], ['--work-dir']):
+        return None  # No checkpoint: a model without weights, on one process.
     tool, files = ('train', 1) if stage.training else ('test', 2)
 
     def launch(command: List[str]) -> List[str]:

@@ -211,6 +211,32 @@ def test_slurm(run):
     ]
 
 
+def test_models_without_weights_need_no_launcher(run):
+    table = 'configs/tables/demo.py'
+    out = commands(
+        run(table, '--dry-run', '--gpus', '4', '--stages', 'center-box-test',
+            'pcl-test'))
+    assert ('bash tools/dist_test.sh configs/baselines/pcl_demo.py '
+            '/WORK_DIRS/demo/pcl/epoch_') in out[0]
+    assert out[1].startswith(
+        f'PYTHON={sys.executable} python tools/test.py '
+        'configs/baselines/center-box_demo.py --work-dir ')
+
+
+@pytest.mark.parametrize('name, folder', [
+    ('demo', 'demo/report'),
+    ('vggsound', 'report_vggsound'),
+    ('audioset', 'report_audioset'),
+])
+def test_all_of_a_table_is_listed(run, name, folder):
+    table = f'configs/tables/{name}.py'
+    cfg = Config.fromfile(osp.join(ROOT, table))
+    out = commands(run(table, '--dry-run'))
+    assert len(out) == len(cfg.stages)
+    assert out[-1] == (
+        f'python tools/report.py {table} --out /WORK_DIRS/{folder}')
+
+
 @pytest.mark.parametrize('arguments', [
     ['--launcher', 'slurm'],
     ['--launcher', 'none', '--gpus', '2'],
