@@ -2,6 +2,7 @@
 from .annealed_pooling_hook import AnnealedPoolingHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .class_agnostic_warmup_hook import ClassAgnosticWarmupHook
+from .dsol_cluster_hook import DSOLClusterHook
 from .epoch_seed_hook import EpochSeedHook
 from .log_mel_stats_hook import LogMelStatsHook
 from .plateau_hook import PlateauHook
@@ -10,6 +11,6 @@ from .self_label_hook import SelfLabelHook
 
 __all__ = [
     'AnnealedPoolingHook', 'AtomicCheckpointHook', 'ClassAgnosticWarmupHook',
-    'EpochSeedHook', 'LogMelStatsHook', 'PlateauHook', 'PseudoLabelHook',
-    'SelfLabelHook'
+    'DSOLClusterHook', 'EpochSeedHook', 'LogMelStatsHook', 'PlateauHook',
+    'PseudoLabelHook', 'SelfLabelHook'
 ]
