@@ -728,7 +728,7 @@ def test_a_clip_that_is_not_seen_keeps_its_label(tmp_path):
     hook = find_hook(runner)
     hook.update(runner)
     dataset = ToyClips(12)
-    hook._loader = runner.build_dataloader(incomplete(dataset))
+    hook._pass.loader = runner.build_dataloader(incomplete(dataset))
     before = torch.arange(12) % K
     runner.model.self_labels = before
     hook.update(runner)

@@ -1,5 +1,4 @@
 """Clusters of found objects in DSOL's first stage (Hu et al., 2020)."""
-import hashlib
 import warnings
 from typing import Optional, Tuple
 
@@ -21,6 +20,7 @@ from avdet_mm.evaluation.functional import (
 from avdet_mm.registry import HOOKS
 from avdet_mm.utils.progress import Progress
 
+from ..label_pass import LabelPass
 from ..utils import unwrap
 
 # Runs of k-means, of which the best is taken.
@@ -87,30 +87,11 @@ class DSOLClusterHook(Hook):
         if not hasattr(model, 'object_features'):
             raise ValueError('DSOLClusterHook needs a model that can say '
                              'what sounds look like: avdet_mm.DSOL.')
-        self._loader = runner.build_dataloader(
-            self.dataloader, seed=runner.seed)
-        clips = self._loader.dataset.clip_ids
-        if clips != runner.train_dataloader.dataset.clip_ids:
-            raise ValueError(
-                'The clips of DSOLClusterHook.dataloader are not those of '
-                'train_dataloader, in the same order. Give both the same '
-                'ann_file, filter_cfg and indices.')
-        if len(clips) < model.num_clusters:
-            raise ValueError(
-                f'{model.num_clusters} clusters cannot be filled by '
-                f'{len(clips)} clips. Choose fewer clusters '
-                '(model.num_clusters) or more clips.')
-        self._clips = hashlib.sha256('\n'.join(clips).encode()).hexdigest()
+        self._pass = LabelPass(runner, self.dataloader, model.num_clusters,
+                               'DSOLClusterHook', 'model.num_clusters')
         if self._restored is not None:
             restored, self._restored = self._restored, None
-            if restored['clips'] != self._clips:
-                raise ValueError(
-                    'The clip table is not the one that this checkpoint was '
-                    'trained on, so its labels do not fit. Restore the '
-                    'table, or start anew with load_from instead of '
-                    'resuming.')
-            # Checkpoints are loaded to the device; labels live on the CPU.
-            model.self_labels = restored['labels'].cpu()
+            model.self_labels = self._pass.take_up(restored)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Choose what to train; cluster if it is time."""
@@ -158,14 +139,14 @@ class DSOLClusterHook(Hook):
             are for the log.
         """
         model = unwrap(runner.model)
-        size = len(self._loader.dataset)
+        size = self._pass.num_clips
         features = torch.zeros(size, model.dictionary.size(1))
         classes = torch.full((size, ), -1)
         training = model.training
         model.eval()
-        with Progress(len(self._loader), 'batches',
+        with Progress(len(self._pass.loader), 'batches',
                       is_main_process()) as progress:
-            for batch in self._loader:
+            for batch in self._pass.loader:
                 data = model.data_preprocessor(batch, False)
                 with runner.optim_wrapper.optim_context(model):
                     outs = model(data['inputs'], mode='tensor')
@@ -203,7 +184,8 @@ class DSOLClusterHook(Hook):
         """Add the labels to the checkpoint."""
         labels = unwrap(runner.model).self_labels
         if labels is not None:
-            checkpoint['self_labels'] = dict(labels=labels, clips=self._clips)
+            checkpoint['self_labels'] = dict(
+                labels=labels, clips=self._pass.digest)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the labels of a run that is being resumed."""

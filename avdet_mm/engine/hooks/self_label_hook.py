@@ -1,5 +1,4 @@
 """Category self-labelling during training (Sec. 3.1, Eq. 2-3)."""
-import hashlib
 import time
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
@@ -29,6 +28,7 @@ from avdet_mm.models.task_modules.sinkhorn_knopp import SKResult
 from avdet_mm.registry import HOOKS, TASK_UTILS
 from avdet_mm.utils.progress import Progress
 
+from ..label_pass import LabelPass
 from ..prediction_memory import PredictionMemory, Predictions
 from ..utils import unwrap
 
@@ -164,21 +164,9 @@ class SelfLabelHook(Hook):
                 f'SelfLabelHook.marginals has {len(self.marginals)} numbers '
                 f'for {self._num_clusters} clusters. Give one for each '
                 '(model.cluster_head.num_clusters).')
-        self._loader = runner.build_dataloader(
-            self.dataloader, seed=runner.seed)
-        clips = self._loader.dataset.clip_ids
-        if clips != runner.train_dataloader.dataset.clip_ids:
-            raise ValueError(
-                'The clips of SelfLabelHook.dataloader are not those of '
-                'train_dataloader, in the same order. Give both the same '
-                'ann_file, filter_cfg and indices.')
-        if len(clips) < self._num_clusters:
-            raise ValueError(
-                f'{self._num_clusters} clusters cannot be '
-                f'filled by {len(clips)} clips. Choose fewer clusters '
-                '(model.cluster_head.num_clusters) or more clips.')
-        self._num_clips = len(clips)
-        self._clips = hashlib.sha256('\n'.join(clips).encode()).hexdigest()
+        self._pass = LabelPass(runner, self.dataloader, self._num_clusters,
+                               'SelfLabelHook',
+                               'model.cluster_head.num_clusters')
         self._updates = set(self.update_iters(runner.max_iters))
         if self._restored is not None:
             self._take_up(runner, model)
@@ -188,20 +176,13 @@ class SelfLabelHook(Hook):
     def _take_up(self, runner: Runner, model: BaseModel) -> None:
         """Continue with the labels, and the rows, of a checkpoint."""
         restored, self._restored = self._restored, None
-        if restored['clips'] != self._clips:
-            raise ValueError(
-                'The clip table is not the one that this checkpoint was '
-                'trained on, so its self-labels do not fit. Restore the '
-                'table, or start anew with load_from instead of '
-                'resuming.')
+        model.self_labels = self._pass.take_up(restored)
         if restored['total'] != runner.max_iters:
             runner.logger.warning(
                 f'This run has {runner.max_iters} iterations in all, that '
                 f'of the checkpoint had {restored["total"]} (other epochs, '
                 'batch size or processes): from here on, self-labels are '
                 'assigned by the schedule of the new total.')
-        # Checkpoints are loaded to the device; labels live on the CPU.
-        model.self_labels = restored['labels'].cpu()
         if self.source == 'memory' and 'memory' in restored:
             self._memory = PredictionMemory.from_state(restored['memory'])
 
@@ -274,7 +255,7 @@ class SelfLabelHook(Hook):
             seen = self._predict(runner, self.align and previous is None)
             if self.source == 'memory':
                 self._memory = self._memory or PredictionMemory(
-                    self._num_clips, self._num_clusters)
+                    self._pass.num_clips, self._num_clusters)
                 # Between the batches before and after, on all ranks.
                 self._memory.add(seen, stamp=2 * runner.iter)
         middle = time.perf_counter()
@@ -326,9 +307,9 @@ class SelfLabelHook(Hook):
     def _classify(self, runner: Runner) -> Iterator[Batch]:
         """Data samples and logits of this rank's clips, by batch."""
         model = unwrap(runner.model)
-        with Progress(len(self._loader), 'batches',
+        with Progress(len(self._pass.loader), 'batches',
                       is_main_process()) as progress:
-            for batch in self._loader:
+            for batch in self._pass.loader:
                 data = model.data_preprocessor(batch, False)
                 with runner.optim_wrapper.optim_context(model):
                     outs = model(data['inputs'], mode='tensor')
@@ -388,7 +369,7 @@ class SelfLabelHook(Hook):
             Tensor: (m, N), -1 where no rank has the clip.
         """
         # Ranks own disjoint clips (repeats agree): a maximum merges them.
-        merged = columns.new_full((len(columns), self._num_clips), -1)
+        merged = columns.new_full((len(columns), self._pass.num_clips), -1)
         merged[:, index] = columns
         all_reduce(merged, 'max')
         return merged
@@ -406,7 +387,7 @@ class SelfLabelHook(Hook):
         if any(m.num_batches_tracked == 0 for m in norms):
             training = model.training
             model.train()
-            batches = iter(self._loader)
+            batches = iter(self._pass.loader)
             for _ in range(self.norm_warmup):
                 batch = next(batches, None)
                 # Batch norm of a vector needs more than one clip. And norms
@@ -487,7 +468,7 @@ class SelfLabelHook(Hook):
         if labels is None:
             return
         checkpoint['self_labels'] = dict(
-            labels=labels, clips=self._clips, total=runner.max_iters)
+            labels=labels, clips=self._pass.digest, total=runner.max_iters)
         if self._rows is not None:
             checkpoint['self_labels']['memory'] = self._rows
 
