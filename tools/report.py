@@ -275,7 +275,8 @@ class Report:
         ``table2`` those of the paper; rows of ``table3`` and ``table6``
         have a ``run`` instead. The paper's figures are given for the data
         sets in ``paper``, which are those of the table by default. A table
-        may have ``notes``.
+        may have ``notes``, and a ``key`` if there is another of its number;
+        ``prefix`` is that of the metric of ``table2``.
 
         Raises:
             SystemExit: If a table is not known.
@@ -297,7 +298,9 @@ class Report:
             title = f'Table {self.paper[name]["number"]}'
             subject = spec.get('title', self.paper[name]['title'])
             tables.append(
-                Table(name, f'{title}: {subject}', blocks, notes, pictures))
+                Table(
+                    spec.get('key', name), f'{title}: {subject}', blocks,
+                    notes, pictures))
         return tables
 
     def _paper(self, table: str, row: Optional[str], group: str,
@@ -351,13 +354,14 @@ class Report:
         groups = [g for g in LOCALIZATION if g in self._groups(spec)]
         columns = [(g, name) for g in groups for name in LOCALIZATION[g][1]]
         rows, folders = [], defaultdict(list)
+        prefix = spec.get('prefix', 'ssl')
         for row in spec['rows']:
             run = row['runs']
             cells = {}
             for g, name in columns:
                 protocol, names = LOCALIZATION[g]
                 cells[g, name] = self.runs.metric(
-                    run.get(g), f'ssl/{protocol}_{names[name]}')
+                    run.get(g), f'{prefix}/{protocol}_{names[name]}')
             paper = {
                 column: self._paper('table2', row.get('paper'), *column)
                 for column in columns
@@ -365,12 +369,12 @@ class Report:
             rows.append(
                 Row(row['name'], cells, paper, bool(row.get('main'))))
             for g in run:
-                folders[g].append((row['name'], run[g], 'ssl'))
+                folders[g].append((row['name'], run[g], prefix))
         pictures = []
         for g in groups:
             series = {}
             for row in spec['rows']:
-                details = self.runs.details(row['runs'].get(g), 'ssl') or {}
+                details = self.runs.details(row['runs'].get(g), prefix) or {}
                 protocol = details.get('protocols', {}).get(LOCALIZATION[g][0])
                 if protocol:
                     success = protocol['success']
@@ -378,8 +382,9 @@ class Report:
                                            success)
             if series:
                 what = 'cIoU' if g == MULTI else 'IoU'
+                name = f'{spec.get("key", "success")}_{LOCALIZATION[g][0]}'
                 pictures.append(
-                    (f'success_{LOCALIZATION[g][0]}', f'Share of frames by '
+                    (name, f'Share of frames by '
                      f'threshold, {g}',
                      curves(series, f'threshold of {what}', 'success')))
         paper = columns if spec.get('paper', True) else []

@@ -16,9 +16,9 @@ boxes_as_maps = [
 ]
 
 
-def train(name, config, detector=False):
+def train(name, config, detector=False, localizer='joint'):
     """A training in the folder of its name."""
-    backbone = ['model.backbone.init_cfg.checkpoint={joint}']
+    backbone = ['model.backbone.init_cfg.checkpoint={' + localizer + '}']
     return dict(
         name=name,
         script='tools/train.py',
@@ -86,7 +86,10 @@ heatmaps = [
     'test_evaluator.0.protocols=[dsol_single,dsol_multi]',
     # As of the baselines (configs/baselines/_base_/demo.py).
     'test_evaluator.0.single_thr=0.5',
-    'test_evaluator.0.multi_thr=0.5'
+    'test_evaluator.0.multi_thr=0.5',
+    'test_evaluator.1.type=avdet_mm.SoundLocalizationMetric',
+    'test_evaluator.1.protocols=[dsol_single,dsol_multi]',
+    'test_evaluator.1.prefix=ssl_music'
 ]
 # Those of Table 2: one object sounds and nothing else could, or two sound.
 sounds = ('solo', 'duet')
@@ -112,6 +115,18 @@ stages = [
         args=['{joint}']),
     train('detector-weak', detector + '-weak.py', True),
     train('ceiling', detector + '-gt.py', True),
+    # Other numbers of clusters.
+    *[
+        stage for k in (6, 12) for stage in (
+            dict(
+                train(f'joint_k{k}', f'configs/avdet/joint_demo_k{k}.py'),
+                links=['load_from={pretrain}']),
+            match(f'-k{k}', f'{work_root}/self_labels_k{k}.json',
+                  f'{work_root}/matching_k{k}.json'),
+            train(f'detector_k{k}', f'{detector}_k{k}.py', True,
+                  f'joint_k{k}'),
+        )
+    ],
     # Baselines of Table 1.
     train('rpn', 'configs/baselines/rpn_demo.py', True),
     train('pcl', 'configs/baselines/pcl_demo.py', True),
@@ -141,6 +156,12 @@ stages = [
     *test('joint', joint, 'joint'),
     *test('detector', detector + '.py', 'detector', True, links=[keep]),
     *test('ceiling', detector + '-gt.py', 'ceiling', True),
+    # Tests for Table 5.
+    *[
+        stage for k in (6, 12)
+        for stage in test(f'detector_k{k}', f'{detector}_k{k}.py',
+                          f'detector_k{k}', True)
+    ],
     # Tests for Table 2.
     *[
         stage for name in ('sound-of-pixels', 'objects-that-sound',
@@ -160,7 +181,8 @@ stages = [
         'dsol-stage2',
         clips=sounds,
         links=[
-            f'test_evaluator.1.matching={work_root}/dsol-stage2/matching.json'
+            f'test_evaluator.{i}.matching={work_root}/dsol-stage2/'
+            'matching.json' for i in (1, 2)
         ]),
     *test('detector', detector + '.py', 'detector', True, sounds, 'maps',
           as_maps),
@@ -202,6 +224,16 @@ def localization(name, folder, paper=None, main=False, multi=True):
     return dict(name=name, runs=runs, paper=paper, main=main)
 
 
+of_heatmaps = [
+    localization('Sound of Pixels', 'sound-of-pixels/test', 'Sound of pixels'),
+    localization('Objects that Sound', 'objects-that-sound/test',
+                 'Object t. Sound'),
+    localization('Attention', 'attention/test', 'Attention'),
+    localization('DMC', 'dmc/test', 'DMC'),
+    localization('DSOL, stage 1', 'dsol-stage1/test', multi=False),
+    localization('DSOL', 'dsol-stage2/test', 'DSOL'),
+    localization("Ours, localizer's heatmap", 'joint/maps'),
+]
 report = dict(
     title='Every table on the demo clips',
     about='Generated clips, small networks, minutes of training on a CPU. '
@@ -249,21 +281,19 @@ report = dict(
                 'DSOL, stage 1, has no classes of objects.'
             ],
             rows=[
-                localization('Sound of Pixels', 'sound-of-pixels/test',
-                             'Sound of pixels'),
-                localization('Objects that Sound', 'objects-that-sound/test',
-                             'Object t. Sound'),
-                localization('Attention', 'attention/test', 'Attention'),
-                localization('DMC', 'dmc/test', 'DMC'),
-                localization(
-                    'DSOL, stage 1', 'dsol-stage1/test', multi=False),
-                localization('DSOL', 'dsol-stage2/test', 'DSOL'),
+                *of_heatmaps,
                 localization("Ours, union of the detector's boxes",
                              'detector/maps', 'Ours', True),
-                localization("Ours, localizer's heatmap", 'joint/maps'),
                 localization('Trivial: full frame', 'center-box/maps-full'),
                 localization('Trivial: centered box', 'center-box/maps'),
             ]),
+        dict(
+            table='table2',
+            key='table2_music',
+            prefix='ssl_music',
+            title='Sound localization, heatmaps at lower thresholds',
+            paper=False,
+            rows=of_heatmaps),
         dict(
             table='table3',
             rows=[
@@ -275,9 +305,27 @@ report = dict(
                     run=work_root + '/detector/test-duet'),
             ]),
         dict(
+            table='table5_k',
+            paper=[],
+            notes=['The clips have 8 classes.'],
+            rows=[
+                detection('K = 6', 'detector_k6'),
+                detection('K = 8', 'detector', main=True),
+                detection('K = 12', 'detector_k12'),
+            ]),
+        dict(
             table='table5_matching',
             paper=['VGGSound'],
-            rows=[detection('Ours - full', 'detector')]),
+            notes=['Test clips.'],
+            rows=[
+                dict(
+                    name='Ours - full',
+                    runs={
+                        'K = 6': work_root + '/detector_k6/test',
+                        'K = 8': work_root + '/detector/test',
+                        'K = 12': work_root + '/detector_k12/test'
+                    })
+            ]),
     ])
 stages.append(
     dict(

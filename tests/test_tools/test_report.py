@@ -670,7 +670,7 @@ def test_nothing_was_run_yet(name, table, run):
 
 
 def test_rows_of_the_demo(table):
-    first, second, _, _ = table('demo').report.tables
+    first, second, music, *_ = table('demo').report.tables
     aware = [r.name for r in first.rows if not r.agnostic]
     starred = [r.name for r in first.rows if r.agnostic]
     assert len(aware) == 4 and len(starred) == 6
@@ -684,3 +684,5 @@ def test_rows_of_the_demo(table):
         'Sound of pixels', 'Object t. Sound', 'Attention', 'DMC', 'DSOL',
         'Ours', None
     }
+    # Heatmaps, at both thresholds.
+    assert [r.name for r in music.rows] == [r.name for r in second.rows][:7]
