@@ -10,10 +10,11 @@ import warnings
 from typing import Optional, Sequence
 
 import torch
-from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from avdet_mm.registry import MODELS
+
+from .waveform_data_preprocessor import WaveformDataPreprocessor
 
 try:
     from torchaudio.transforms import MelSpectrogram
@@ -26,7 +27,7 @@ except OSError as error:
 
 
 @MODELS.register_module()
-class AudioVisualDataPreprocessor(BaseDataPreprocessor):
+class AudioVisualDataPreprocessor(WaveformDataPreprocessor):
     """Collate, move to the device, normalize, compute log-mel spectrograms.
 
     Args:
@@ -72,16 +73,12 @@ class AudioVisualDataPreprocessor(BaseDataPreprocessor):
                  audio_mean: Optional[float] = None,
                  audio_std: Optional[float] = None,
                  non_blocking: bool = True) -> None:
-        super().__init__(non_blocking)
+        super().__init__(mean, std, bgr_to_rgb, non_blocking)
         if (audio_mean is None) != (audio_std is None):
             raise ValueError('Give both audio_mean and audio_std, or neither '
                              'to have them measured on the training clips.')
-        self.bgr_to_rgb = bgr_to_rgb
         self.sample_rate = sample_rate
         self.log_floor = log_floor
-        for name, value in (('mean', mean), ('std', std)):
-            value = torch.tensor(value, dtype=torch.float32)
-            self.register_buffer(name, value.view(1, 3, 1, 1), False)
         # 0 in both: not measured yet.
         self.register_buffer('audio_mean', torch.tensor(audio_mean or 0.))
         self.register_buffer('audio_std', torch.tensor(audio_std or 0.))
@@ -121,27 +118,9 @@ class AudioVisualDataPreprocessor(BaseDataPreprocessor):
         Raises:
             ValueError: If frames or waveforms differ in size.
         """
-        data = self.cast_data(data)
-        inputs = data['inputs']
-        frame = self._stack(inputs['frame'], 'frames')
-        if self.bgr_to_rgb:
-            frame = frame.flip(1)
-        frame = (frame - self.mean).div_(self.std)
-        audio = self.log_mel(self._stack(inputs['audio'], 'waveforms'))
+        data = super().forward(data, training)
+        audio = self.log_mel(data['inputs']['audio'])
         # An `if` would make a GPU's queue run empty in every step.
         std = torch.where(self.audio_std > 0, self.audio_std, 1.)
-        audio = audio.sub_(self.audio_mean).div_(std)
-        return dict(
-            inputs=dict(frame=frame, audio=audio),
-            data_samples=data.get('data_samples'))
-
-    @staticmethod
-    def _stack(tensors: Sequence[Tensor], what: str) -> Tensor:
-        if isinstance(tensors, Tensor):
-            return tensors
-        shapes = {tuple(t.shape) for t in tensors}
-        if len(shapes) > 1:
-            raise ValueError(
-                f'The {what} of one batch differ in size: {sorted(shapes)}. '
-                'Crop them to one size in the pipeline, or use batch_size=1.')
-        return torch.stack(list(tensors))
+        data['inputs']['audio'] = audio.sub_(self.audio_mean).div_(std)
+        return data
