@@ -23,18 +23,18 @@ the same tensors, in turns. Ratios:
 """
 import argparse
 import functools
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
 from typing import Callable, Dict, List, Tuple
 
 import torch
 from torch import Tensor
 
 from avdet_mm.models.heads.pair_scores import pair_scores
-from avdet_mm.utils import dump_json
+from avdet_mm.testing.benchmark import in_process, report
 
 SHARE = 0.25
+# Its memory does not count.
+PRELOAD = ['avdet_mm.models.heads.pair_scores']
 Size = Tuple[int, int, int]
 
 
@@ -173,14 +173,6 @@ def extra_memory(name: str, size: Size, device: str,
     return peak - before - gradients
 
 
-def in_process(function: Callable, *args):
-    """Call a function in a fresh process, whose memory is its own."""
-    # Not a copy of this process, whose memory is large by now.
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['avdet_mm.models.heads.pair_scores'])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *args).result()
-
 
 def measure(args: argparse.Namespace) -> Dict[str, float]:
     """All figures."""
@@ -204,7 +196,13 @@ def measure(args: argparse.Namespace) -> Dict[str, float]:
     for prefix, size, pooling in (('', main, 'max'), ('share_', wide, SHARE)):
         print(f'Memory, {prefix or "main size"} {size}')
         extra = {
-            name: in_process(extra_memory, name, size, args.device, pooling)
+            name: in_process(
+                extra_memory,
+                name,
+                size,
+                args.device,
+                pooling,
+                preload=PRELOAD)
             for name in WAYS
         }
         result[f'{prefix}memory_ratio'] = extra['ours'] / extra['plain']
@@ -215,7 +213,8 @@ def measure(args: argparse.Namespace) -> Dict[str, float]:
         cosines = 4 * large[0]**2 * large[2]**2
         result['large_plain_cosines_gb'] = cosines / 1e9
         print(f'Memory, large {large}')
-        extra = functools.partial(in_process, extra_memory)
+        extra = functools.partial(
+            in_process, extra_memory, preload=PRELOAD)
         result['large_extra_gb'] = extra('ours', large, args.device,
                                          'max') / 1e9
         ratio = result['plain_extra_mb'] * 1e6 / (4 * main[0]**2 * main[2]**2)
@@ -231,10 +230,7 @@ def measure(args: argparse.Namespace) -> Dict[str, float]:
 def main() -> None:
     args = parse_args()
     result = {key: float(f'{v:.4g}') for key, v in measure(args).items()}
-    for key, value in result.items():
-        print(f'{key:36} {value:g}')
-    if args.json:
-        dump_json(result, args.json, indent=1)
+    report(result, args.json)
 
 
 if __name__ == '__main__':

@@ -27,7 +27,6 @@ import os
 import os.path as osp
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from typing import Callable, Dict, List, Sequence, Tuple
 
 import av
@@ -47,7 +46,7 @@ from avdet_mm.datasets.media import open_video, video_duration
 from avdet_mm.datasets.prepare import prepare_clips
 from avdet_mm.models import AudioVisualDataPreprocessor
 from avdet_mm.testing import make_clip
-from avdet_mm.utils import dump_json
+from avdet_mm.testing.benchmark import in_process, report
 
 BATCH = 32
 CROP = 224
@@ -404,12 +403,6 @@ def read_rows(dataset: AudioVisualDataset, number: int,
     count.put(private_mb() - before)
 
 
-def in_process(function: Callable, *args):
-    """Call a function in a fresh process, whose memory is its own."""
-    spawn = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(function, *args).result()
-
 
 # --------------------------------------------------------------------------
 def measure(args: argparse.Namespace, folder: str) -> Dict[str, float]:
@@ -488,10 +481,7 @@ def main() -> None:
         os.makedirs(folder, exist_ok=True)
         result = measure(args, folder)
     result = {key: round(value, 3) for key, value in result.items()}
-    for key, value in result.items():
-        print(f'{key:36} {value:g}')
-    if args.json:
-        dump_json(result, args.json, indent=1)
+    report(result, args.json)
 
 
 if __name__ == '__main__':

@@ -28,19 +28,21 @@ give one class to several clusters) and class-agnostically:
 """
 import argparse
 import importlib.util
-import multiprocessing
 import resource
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from typing import Callable, Dict, List
+from typing import Dict, List
 
 import numpy as np
 import torch
 
 from avdet_mm.evaluation.functional.detection import DetectionEvaluator
 from avdet_mm.evaluation.metrics import MatchedCocoMetric
+from avdet_mm.testing.benchmark import in_process, report
 from avdet_mm.utils import dump_json
+
+# Its memory does not count.
+PRELOAD = ['avdet_mm.evaluation.metrics']
 
 MATCHINGS = ('hungarian', 'majority', 'manual', '1-shot', '10-shot')
 SIDE = 640.
@@ -220,13 +222,6 @@ def precision_tables(backend: str, num_images: int, num_clusters: int,
     return [*result, peak_gb()]
 
 
-def in_process(function: Callable, *args):
-    """Call a function in a fresh process, whose memory is its own."""
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['avdet_mm.evaluation.metrics'])
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(function, *args).result()
-
 
 def measure(args: argparse.Namespace) -> Dict[str, float]:
     """All figures."""
@@ -235,13 +230,15 @@ def measure(args: argparse.Namespace) -> Dict[str, float]:
         write_inputs(folder, make_boxes(*sizes), *sizes[:2])
         print(f'{sizes[0]} images x {sizes[1]} clusters x {sizes[2]} '
               'detections, all matchings')
-        result = in_process(evaluate, folder, *sizes, args.threads)
+        result = in_process(
+            evaluate, folder, *sizes, args.threads, preload=PRELOAD)
 
     number = args.images if args.full_reference else min(
         args.reference_images, args.images)
     print(f'One matching, {number} images')
     tables = {
-        name: in_process(precision_tables, name, number, *sizes[1:])
+        name: in_process(
+            precision_tables, name, number, *sizes[1:], preload=PRELOAD)
         for name in ('numpy', 'pycocotools', 'faster_coco_eval')
         if name != 'faster_coco_eval' or importlib.util.find_spec(name)
     }
@@ -270,10 +267,7 @@ def measure(args: argparse.Namespace) -> Dict[str, float]:
 def main() -> None:
     args = parse_args()
     result = {key: float(f'{v:.4g}') for key, v in measure(args).items()}
-    for key, value in result.items():
-        print(f'{key:28} {value:g}')
-    if args.json:
-        dump_json(result, args.json, indent=1)
+    report(result, args.json)
 
 
 if __name__ == '__main__':

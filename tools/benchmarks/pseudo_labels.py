@@ -27,13 +27,11 @@ the alternatives in turns. Ratios:
 import argparse
 import contextlib
 import functools
-import multiprocessing
 import os
 import os.path as osp
 import resource
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from typing import Callable, Dict, List, Tuple
 
 import cv2
@@ -55,7 +53,7 @@ from avdet_mm.models.heads import SKClusterHead
 from avdet_mm.models.task_modules import HeatmapBoxExtractor
 from avdet_mm.structures import AudioVisualDataSample
 from avdet_mm.testing import make_clip
-from avdet_mm.utils import dump_json
+from avdet_mm.testing.benchmark import in_process, report
 
 CELLS, PIXELS = 14, 224
 RATE = 24000
@@ -375,12 +373,6 @@ def bytes_per_clip(number: int, folder: str) -> float:
     return 1024 * (peaks[1] - peaks[0]) / (number - few)
 
 
-def in_process(function: Callable, *args):
-    """Call a function in a fresh process, whose memory is its own."""
-    spawn = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(function, *args).result()
-
 
 # --------------------------------------------------------------------------
 def main() -> None:
@@ -395,10 +387,7 @@ def main() -> None:
         for small in (True, False):
             result.update(label_figures(args, folder, small))
     result = {key: round(value, 4) for key, value in result.items()}
-    for key, value in result.items():
-        print(f'{key:32} {value:g}')
-    if args.json:
-        dump_json(result, args.json, indent=1)
+    report(result, args.json)
 
 
 if __name__ == '__main__':

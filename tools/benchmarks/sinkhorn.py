@@ -57,11 +57,9 @@ process has at its peak, logits included.
 """
 import argparse
 import gc
-import multiprocessing
 import os.path as osp
 import resource
 import time
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Tuple
 
 import numpy as np
@@ -71,7 +69,7 @@ from torch import Tensor
 
 from avdet_mm.models.task_modules import SinkhornKnopp
 from avdet_mm.models.task_modules.sinkhorn_knopp import mean_log_probs
-from avdet_mm.utils import dump_json
+from avdet_mm.testing.benchmark import in_process, report
 from avdet_mm.utils.job_pool import num_cores
 
 SHARPNESS = 20.
@@ -386,13 +384,6 @@ def plot(result: Dict[str, float], path: str) -> None:
 # --------------------------------------------------------------------------
 # Memory: each function runs in a process of its own.
 # --------------------------------------------------------------------------
-def in_process(function: Callable, *args):
-    """Call a function in a fresh process, whose memory is its own."""
-    spawn = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(1, mp_context=spawn) as pool:
-        return pool.submit(function, *args).result()
-
-
 def resident_mb() -> float:
     with open('/proc/self/statm') as file:
         return int(file.read().split()[1]) * resource.getpagesize() / 2**20
@@ -454,10 +445,8 @@ def main() -> None:
             result.update(other_case(name, args))
     print('Against N and K ...')
     result.update(scaling(args))
-    for key, value in result.items():
-        print(f'{key:36} {value:.6g}')
+    report(result, args.json)
     if args.json:
-        dump_json(result, args.json, indent=1)
         plot(result, osp.splitext(args.json)[0] + '.png')
 
 

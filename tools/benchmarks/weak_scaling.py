@@ -57,7 +57,7 @@ from mmengine.registry import init_default_scope
 
 from avdet_mm.registry import MODELS
 from avdet_mm.structures import AudioVisualDataSample
-from avdet_mm.utils import dump_json
+from avdet_mm.testing.benchmark import report
 from avdet_mm.utils.cli import flush_denormals
 
 CONFIG = osp.join(
@@ -336,11 +336,8 @@ def measure(args: argparse.Namespace) -> Dict[str, float]:
 def main() -> None:
     args = parse_args()
     result = {key: round(value, 3) for key, value in measure(args).items()}
-    for key, value in result.items():
-        print(f'{key:20} {value:g}')
+    report(result, args.json)
     print_table(paper_parameters())
-    if args.json:
-        dump_json(result, args.json, indent=1)
 
 
 if __name__ == '__main__':
