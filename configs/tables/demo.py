@@ -1,5 +1,5 @@
 # The paper's Tables 1, 2, 3 and 5 on the demo's clips: every row, from the
-# clips to the report. About an hour and a half on two CPU cores.
+# clips to the report. An hour or two on two CPU cores.
 #   python tools/run_pipeline.py configs/tables/demo.py --dry-run
 #   python tools/run_pipeline.py configs/tables/demo.py
 #   python tools/report.py configs/tables/demo.py    # of what is there so far
