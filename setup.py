@@ -41,13 +41,16 @@ setup(
     python_requires='>=3.9',
     install_requires=read_requirements('runtime.txt'),
     extras_require={
-        'tests': read_requirements('tests.txt'),
+        'tests': read_requirements('tests.txt') +
+        read_requirements('eval.txt'),
         'ray': read_requirements('ray.txt'),
         'eval': read_requirements('eval.txt'),
         # Only to convert SimCLR's checkpoints; too large for 'all'.
         'tf': read_requirements('tf.txt'),
-        'all': read_requirements('tests.txt') + read_requirements('ray.txt') +
-        read_requirements('eval.txt'),
+        'all': [
+            line for name in ('tests', 'eval', 'ray')
+            for line in read_requirements(f'{name}.txt')
+        ],
     },
     zip_safe=False,
 )

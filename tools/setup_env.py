@@ -47,7 +47,9 @@ STACKS = {
         mmcv='mmcv==2.1.0',
         others=['mmengine==0.10.7', 'mmdet==3.3.0', 'numpy<2.4']),
 }
-REQUIREMENTS = ['requirements/runtime.txt', 'requirements/tests.txt']
+REQUIREMENTS = [
+    f'requirements/{name}.txt' for name in ('runtime', 'eval', 'tests')
+]
 STACK_MODULES = ['torch', 'mmengine', 'mmdet', 'mmcv._ext']
 OWN_MODULES = [
     'avdet_mm', 'torchaudio', 'av', 'soundfile', 'scipy', 'pycocotools',

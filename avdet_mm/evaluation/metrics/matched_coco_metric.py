@@ -5,7 +5,6 @@ from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
-from mmengine.fileio import load
 from mmengine.logging import MMLogger
 
 from avdet_mm.models.task_modules import ClusterMatcher
@@ -21,6 +20,12 @@ from ..functional.detection import (
     image_indices,
     summarize_classes,
     summarize_precision,
+)
+from .ground_truth import (
+    gt_instances_of,
+    img_id_of,
+    load_coco_json,
+    names_of_labels,
 )
 
 # Which detections enter the confusion, and how near an object must be.
@@ -165,13 +170,9 @@ class MatchedCocoMetric(BaseMetric):
         self.ann_file = ann_file
         self.ground_truth: Optional[dict] = None
         if ann_file is not None:
-            self.ground_truth = load(ann_file)
-            missing = {'images', 'categories'} - set(self.ground_truth)
-            if missing:
-                raise ValueError(
-                    f'{ann_file} is not a COCO json: it lacks '
-                    f'{" and ".join(sorted(missing))}.'
-                )
+            self.ground_truth = load_coco_json(
+                ann_file, ('images', 'categories')
+            )
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep predictions, and ground truth if there is no ``ann_file``.
@@ -192,21 +193,9 @@ class MatchedCocoMetric(BaseMetric):
                 labels=_array(pred['labels'], np.int64),
             )
             if self.ground_truth is not None:
-                if 'img_id' not in sample:
-                    raise KeyError(
-                        'A sample has no `img_id`, so it cannot be found in '
-                        f'{self.ann_file}. Leave `ann_file` out to take '
-                        'ground truth from the clip table.'
-                    )
-                result['image_id'] = sample['img_id']
+                result['image_id'] = img_id_of(sample, self.ann_file)
             else:
-                if 'gt_instances' not in sample:
-                    raise KeyError(
-                        'A sample has no `gt_instances`: give its clip '
-                        '`instances` in the clip table, or give this metric '
-                        'an `ann_file`.'
-                    )
-                gt = sample['gt_instances']
+                gt = gt_instances_of(sample)
                 result['gt'] = dict(
                     bboxes=_array(gt['bboxes'], np.float32).reshape(-1, 4),
                     labels=_array(gt['labels'], np.int64),
@@ -278,14 +267,10 @@ class MatchedCocoMetric(BaseMetric):
         if self.matchers:
             names = list(next(iter(self.matchers.values())).classes)
         else:
-            # mmdet.CocoDataset numbers classes in the order of the json,
-            # whatever their order in its meta info.
-            wanted = set(self._class_names())
-            names = [
-                c['name']
-                for c in ground_truth['categories']
-                if c['name'] in wanted
-            ]
+            names = names_of_labels(
+                [c['name'] for c in ground_truth['categories']],
+                self._class_names(),
+            )
         ids = np.array([index.get(n, -1) for n in names], dtype=np.int64)
         if not (ids >= 0).any():
             source = 'The matching' if self.matchers else 'The data set'

@@ -5,7 +5,6 @@ from typing import Dict, Hashable, List, NamedTuple, Optional, Sequence, Union
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
-from mmengine.fileio import load
 from mmengine.logging import MMLogger
 
 from avdet_mm.models.task_modules import ClusterMatcher
@@ -23,6 +22,12 @@ from ..functional import (
     silent_share,
     success_rates,
     weighted_iou,
+)
+from .ground_truth import (
+    gt_instances_of,
+    img_id_of,
+    load_coco_json,
+    names_of_labels,
 )
 
 _RULES = dict(
@@ -204,13 +209,9 @@ class SoundLocalizationMetric(BaseMetric):
     # ----------------------------------------------------------------------
     def _load_truths(self, ann_file: str) -> None:
         """Read a COCO json."""
-        content = load(ann_file)
-        missing = {'images', 'annotations', 'categories'} - set(content)
-        if missing:
-            raise ValueError(
-                f'{ann_file} is not a COCO json: it lacks '
-                f'{" and ".join(sorted(missing))}.'
-            )
+        content = load_coco_json(
+            ann_file, ('images', 'annotations', 'categories')
+        )
         names = {c['id']: c['name'] for c in content['categories']}
         self.categories = list(names.values())
         found = {image['id']: [] for image in content['images']}
@@ -241,24 +242,14 @@ class SoundLocalizationMetric(BaseMetric):
     def _truth_of(self, sample: dict) -> _Truth:
         """Ground truth of a sample."""
         if self.truths is not None:
-            if 'img_id' not in sample:
+            img_id = img_id_of(sample, self.ann_file)
+            if img_id not in self.truths:
                 raise KeyError(
-                    'A sample has no `img_id`, so it cannot be found in '
-                    f'{self.ann_file}. Leave `ann_file` out to take ground '
-                    'truth from the clip table.'
+                    f'{self.ann_file} has no image {img_id!r}: it belongs to '
+                    'another data set.'
                 )
-            if sample['img_id'] not in self.truths:
-                raise KeyError(
-                    f'{self.ann_file} has no image {sample["img_id"]!r}: it '
-                    'belongs to another data set.'
-                )
-            return self.truths[sample['img_id']]
-        if 'gt_instances' not in sample:
-            raise KeyError(
-                'A sample has no `gt_instances`: give its clip `instances` '
-                'in the clip table, or give this metric an `ann_file`.'
-            )
-        gt = sample['gt_instances']
+            return self.truths[img_id]
+        gt = gt_instances_of(sample)
         boxes, labels = _array(gt['bboxes']), _array(gt['labels'])
         if 'sounding' in gt:
             sounding = _array(gt['sounding']).astype(bool)
@@ -276,8 +267,7 @@ class SoundLocalizationMetric(BaseMetric):
             names = [classes[c] for c in self.matcher.matching]
             known = self.categories or known
         elif self.categories:
-            # mmdet.CocoDataset numbers classes in the order of the json.
-            names = [c for c in self.categories if c in set(known)]
+            names = names_of_labels(self.categories, known)
         else:
             names = known
         if not set(names) & set(known) - {None}:
