@@ -12,6 +12,7 @@ LOCATIONS = {
     'MODELS': 'models',
     'TASK_UTILS': 'models.task_modules',
     'HOOKS': 'engine.hooks',
+    'OPTIM_WRAPPERS': 'engine.optim_wrappers',
     'FUNCTIONS': 'datasets',
     'METRICS': 'evaluation.metrics',
     'VISUALIZERS': 'visualization',
@@ -34,6 +35,7 @@ TRANSFORMS = _child('TRANSFORMS')
 MODELS = _child('MODELS')
 TASK_UTILS = _child('TASK_UTILS')
 HOOKS = _child('HOOKS')
+OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS')
 FUNCTIONS = _child('FUNCTIONS')
 METRICS = _child('METRICS')
 VISUALIZERS = _child('VISUALIZERS')
@@ -45,7 +47,6 @@ DATA_SAMPLERS = _child('DATA_SAMPLERS')
 WEIGHT_INITIALIZERS = _child('WEIGHT_INITIALIZERS')
 MODEL_WRAPPERS = _child('MODEL_WRAPPERS')
 OPTIMIZERS = _child('OPTIMIZERS')
-OPTIM_WRAPPERS = _child('OPTIM_WRAPPERS')
 OPTIM_WRAPPER_CONSTRUCTORS = _child('OPTIM_WRAPPER_CONSTRUCTORS')
 PARAM_SCHEDULERS = _child('PARAM_SCHEDULERS')
 EVALUATOR = _child('EVALUATOR')

@@ -9,9 +9,9 @@ from mmengine.runner import Runner
 from torch.nn.functional import normalize
 
 from avdet_mm.engine.hooks import DSOLClusterHook
-from avdet_mm.engine.hooks import dsol_cluster_hook as module
-from avdet_mm.engine.hooks.dsol_cluster_hook import cluster_means, kmeans
+from avdet_mm.engine.hooks.dsol_cluster_hook import cluster_means
 from avdet_mm.engine.utils import unwrap
+from avdet_mm.models.task_modules.kmeans import kmeans
 from tests import toy
 from tests.toy import ToyClips, label_cfg, make_runner, scalars
 from tests.toy import model_cfg as localizer_cfg
@@ -155,39 +155,6 @@ def test_clusters_of_found_objects(tmp_path):
         assert not layer.bias.any()
         assert all(p not in optimizer.state for p in layer.parameters())
     assert model.visual_embedding[0].weight in optimizer.state
-
-
-def test_kmeans_finds_blobs():
-    generator = np.random.default_rng(1)
-    truth = generator.permutation(np.repeat(range(4), [5, 10, 40, 3]))
-    centers = 10 * np.eye(4, 6)
-    rows = torch.from_numpy(
-        centers[truth] + generator.normal(0, 0.3, (58, 6))).float()
-    labels = kmeans(rows, 4, np.random.default_rng(2))
-    assert labels.dtype == torch.long
-    pairs = set(zip(labels.tolist(), truth.tolist()))
-    assert len(pairs) == 4 and {k for k, _ in pairs} == set(range(4))
-    assert torch.equal(kmeans(rows, 4, np.random.default_rng(2)), labels)
-
-
-def test_empty_clusters_get_the_farthest_rows(monkeypatch):
-    # All in cluster 1, whose center is 0: rows 3 and then 2 are farthest.
-    monkeypatch.setattr(
-        module, 'kmeans2', lambda data, k, **kwargs:
-        (np.zeros((k, 1)), np.ones(len(data), np.int32)))
-    rows = torch.tensor([[1.], [2.], [3.], [-4.]])
-    labels = kmeans(rows, 3, np.random.default_rng(0))
-    assert labels.tolist() == [1, 1, 2, 0]
-    # A row that is alone stays where it is.
-    monkeypatch.setattr(
-        module, 'kmeans2', lambda data, k, **kwargs:
-        (np.zeros((k, 1)), np.array([1, 1, 1, 0], np.int32)))
-    assert kmeans(rows, 3, np.random.default_rng(0)).tolist() == [1, 1, 2, 0]
-
-
-def test_kmeans_of_equal_rows():
-    labels = kmeans(torch.ones(5, 2), 3, np.random.default_rng(0))
-    assert sorted(set(labels.tolist())) == [0, 1, 2]
 
 
 def test_cluster_means():

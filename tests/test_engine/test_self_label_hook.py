@@ -10,6 +10,7 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from avdet_mm.engine.hooks import SelfLabelHook
+from avdet_mm.engine.utils import unwrap
 from avdet_mm.evaluation.functional import (
     contingency_matrix,
     normalized_mutual_information,
@@ -117,6 +118,94 @@ def test_schedule(num_updates, power, total, expected):
     assert hook.update_iters(total) == expected
     # A function of its arguments alone.
     assert hook.update_iters(total) == expected
+
+
+@pytest.mark.parametrize('begin, expected', [
+    (20, [0, 20, 40, 60, 80]),
+    (0, [0, 25, 50, 75]),
+    (96, [0, 96, 97, 98, 99]),
+])
+def test_schedule_that_begins_later(begin, expected):
+    assert SelfLabelHook({}, 4, 1.).update_iters(100, begin) == expected
+
+
+class SoundingClips(LabeledClips):
+    """Clips of two classes: low and high tones, by turns."""
+
+    def __init__(self, size=12):
+        super().__init__(size)
+        time = torch.arange(2000) / 24000
+        for i in range(size):
+            tone = torch.sin(2 * np.pi * (9000 if i % 2 else 900) * time)
+            self.audio[i] = 0.3 * tone + 0.01 * self.audio[i]
+
+
+@pytest.mark.parametrize('source', ['pass', 'memory'])
+def test_first_labels_from_sounds(tmp_path, monkeypatch, source):
+    steps = []
+    for name in ('initialize', 'update'):
+        method = getattr(SelfLabelHook, name)
+
+        def recorded(self, runner, method=method, name=name):
+            method(self, runner)
+            steps.append((name, runner.iter))
+            if name == 'initialize':
+                first.append(runner.model.self_labels.clone())
+
+        monkeypatch.setattr(SelfLabelHook, name, recorded)
+    first = []
+    dataset = SoundingClips()
+    runner = make_runner(
+        tmp_path,
+        model_cfg(num_clusters=2),
+        dataset, [
+            hook_cfg(
+                dataset,
+                num_updates=2,
+                begin=1,
+                source=source,
+                initial=dict(type='avdet_mm.AudioStatisticsClusters'))
+        ],
+        epochs=3)
+    runner.train()
+    # 3 iterations an epoch.
+    assert steps == [('initialize', 0), ('update', 3), ('update', 6)]
+    labels, = first
+    assert len(set(zip(labels.tolist(), dataset.classes))) == 2
+    assert labels.dtype == torch.long and labels.device.type == 'cpu'
+    assert scalars(tmp_path, 'self_labels/nmi_to_classes')[0] == 1
+    # Heads have said nothing of the first labels, and of the others.
+    agreement = scalars(tmp_path, 'self_labels/head_agreement')
+    assert sorted(agreement) == [3, 6]
+
+
+def initialized(work_dir, launcher='none'):
+    dataset = SoundingClips(13)
+    runner = ready(
+        make_runner(
+            work_dir,
+            model_cfg(num_clusters=2),
+            dataset, [
+                hook_cfg(
+                    dataset,
+                    initial=dict(type='avdet_mm.AudioStatisticsClusters'))
+            ],
+            launcher=launcher))
+    find_hook(runner).initialize(runner)
+    return unwrap(runner.model).self_labels
+
+
+def test_first_labels_from_sounds_of_two_processes(gloo, tmp_path):
+    one = initialized(str(tmp_path / 'one'))
+    a, b = gloo(initialized, str(tmp_path / 'two'), 'pytorch')
+    assert torch.equal(a, b) and torch.equal(a, one)
+
+
+def test_schedule_must_begin_before_the_end(tmp_path):
+    with pytest.raises(ValueError, match='not before the end'):
+        ready(toy_runner(tmp_path, epochs=2, hook=dict(begin=2)))
+    with pytest.raises(ValueError, match='begin'):
+        SelfLabelHook({}, begin=-1)
 
 
 def test_labels_are_assigned_on_schedule(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from avdet_mm.models.heads import ContrastiveLocalizationHead
 from tests.toy import ROOT, find_hook, load_config, scalars
 
 
@@ -229,6 +230,22 @@ def test_mixed_precision(options, dtype, loss_scale, trained, tool, tmp_path,
     assert wrapper.type == 'AmpOptimWrapper'
     assert wrapper.get('dtype') == dtype
     assert wrapper.loss_scale == loss_scale
+
+
+def test_bfloat16_on_a_cpu(trained, tool, tmp_path, monkeypatch):
+    dtypes = []
+    loss = ContrastiveLocalizationHead.loss
+
+    def look(self, visual, audio, labels=None):
+        vector = torch.zeros(2, 128, 1, 1)
+        dtypes.append(self.audio_mlp.eval()(vector).dtype)
+        self.audio_mlp.train()
+        return loss(self, visual, audio, labels)
+
+    monkeypatch.setattr(ContrastiveLocalizationHead, 'loss', look)
+    tool('train.py', trained / 'config.py', '--work-dir', tmp_path, '--amp',
+         '--cfg-options', 'optim_wrapper.dtype=bfloat16')
+    assert set(dtypes) == {torch.bfloat16}
 
 
 def test_options_override_the_config(trained, tool, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 import time
 from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple, Union
 
+import numpy as np
 import torch
 from mmengine.dist import (
     all_reduce,
@@ -67,6 +68,10 @@ class SelfLabelHook(Hook):
     A clip that no pass and no batch has shown yet keeps its last label, or
     has the label -1, which the cluster head ignores.
 
+    The first labels can come from something better than a network that has
+    learned nothing, ``initial``. They are then kept until ``begin``, while
+    both heads learn them, and the schedule spans the time from there on.
+
     Cost: with ``'memory'``, checkpoints grow by ``4 * N * K`` bytes (8 MB
     for 54,000 clips and 39 clusters, 1.2 GB for a million and 300), which
     are collected on the main process when one is saved and read by every
@@ -95,6 +100,10 @@ class SelfLabelHook(Hook):
         align (bool): Before the first labels of a new run, number the audio
             head's clusters such that they meet the visual ones, by one
             Hungarian matching. Defaults to True.
+        initial (dict, optional): What makes the first labels (ours):
+            :class:`AudioStatisticsClusters`. Defaults to None, the model.
+        begin (float): The schedule starts with this epoch; before it, there
+            is only the call at iteration 0. Defaults to 0.
     """
 
     def __init__(self,
@@ -105,10 +114,12 @@ class SelfLabelHook(Hook):
                  marginals: Union[None, dict, Iterable[float]] = None,
                  norm_warmup: int = 20,
                  source: str = 'pass',
-                 align: bool = True) -> None:
-        if num_updates < 1 or power <= 0:
-            raise ValueError('num_updates must be >= 1 and power > 0, got '
-                             f'{num_updates} and {power}.')
+                 align: bool = True,
+                 initial: Optional[dict] = None,
+                 begin: float = 0) -> None:
+        if num_updates < 1 or power <= 0 or begin < 0:
+            raise ValueError('num_updates must be >= 1, power > 0 and begin '
+                             f'>= 0, got {num_updates}, {power} and {begin}.')
         if source not in SOURCES:
             raise ValueError("source must be 'pass' or 'memory', got "
                              f'{source!r}.')
@@ -120,6 +131,8 @@ class SelfLabelHook(Hook):
         self.norm_warmup = norm_warmup
         self.source = source
         self.align = align
+        self.initial = initial and TASK_UTILS.build(initial)
+        self.begin = begin
         self._memory: Optional[PredictionMemory] = None
         self._restored: Optional[dict] = None
         self._rows: Optional[dict] = None  # while a checkpoint is saved
@@ -143,10 +156,15 @@ class SelfLabelHook(Hook):
                 f"dict(type='avdet_mm.GaussianMarginals'), got {marginals}.")
         return shares
 
-    def update_iters(self, total: int) -> List[int]:
-        """The iterations before which labels are assigned, ascending."""
-        return sorted({
-            int(total * (k / self.num_updates)**self.power)
+    def update_iters(self, total: int, begin: int = 0) -> List[int]:
+        """The iterations before which labels are assigned, ascending.
+
+        Args:
+            total (int): Iterations of the training.
+            begin (int): Iteration at which the schedule starts.
+        """
+        return sorted({0} | {
+            begin + int((total - begin) * (k / self.num_updates)**self.power)
             for k in range(self.num_updates)
         })
 
@@ -167,7 +185,12 @@ class SelfLabelHook(Hook):
         self._pass = LabelPass(runner, self.dataloader, self._num_clusters,
                                'SelfLabelHook',
                                'model.cluster_head.num_clusters')
-        self._updates = set(self.update_iters(runner.max_iters))
+        begin = round(self.begin * len(runner.train_dataloader))
+        if begin >= runner.max_iters:
+            raise ValueError(
+                f'SelfLabelHook.begin = {self.begin} is not before the end '
+                'of the training. Give an earlier epoch.')
+        self._updates = set(self.update_iters(runner.max_iters, begin))
         if self._restored is not None:
             self._take_up(runner, model)
         if self.source == 'memory':
@@ -223,7 +246,10 @@ class SelfLabelHook(Hook):
             # unit: its epochs do.
             place = loop.epoch * len(loop.dataloader) + batch_idx
         if place in self._updates:
-            self.update(runner)
+            if place == 0 and self.initial is not None:
+                self.initialize(runner)
+            else:
+                self.update(runner)
 
     def after_train_iter(self,
                          runner: Runner,
@@ -259,11 +285,7 @@ class SelfLabelHook(Hook):
                 # Between the batches before and after, on all ranks.
                 self._memory.add(seen, stamp=2 * runner.iter)
         middle = time.perf_counter()
-        log_probs = seen.log_probs.to(device_of(model))
-        result = self.solver(
-            log_probs,
-            self.marginals(log_probs)
-            if callable(self.marginals) else self.marginals)
+        result = self._assign(seen.log_probs.to(device_of(model)))
         labels, classes = self._gather(
             seen.index, torch.stack([result.labels.cpu(), seen.classes]))
         if previous is not None:
@@ -279,6 +301,57 @@ class SelfLabelHook(Hook):
                 head_agreement=agree[0].item() / agree[1].item(),
                 prediction_seconds=middle - start,
                 solver_seconds=time.perf_counter() - middle))
+
+    def _assign(self, log_probs: Tensor) -> SKResult:
+        """Sinkhorn-Knopp with the wanted sizes, of this rank's rows."""
+        return self.solver(
+            log_probs,
+            self.marginals(log_probs)
+            if callable(self.marginals) else self.marginals)
+
+    @torch.no_grad()
+    def initialize(self, runner: Runner) -> None:
+        """Assign the first labels without the model."""
+        model = unwrap(runner.model)
+        start = time.perf_counter()
+        index, features, classes = self._statistics(runner)
+        middle = time.perf_counter()
+        result = self.initial(index, features, self._pass.num_clips,
+                              self._num_clusters, self._assign,
+                              np.random.default_rng(runner.seed))
+        labels, classes = self._gather(index,
+                                       torch.stack([result.labels, classes]))
+        model.self_labels = labels
+        if self.source == 'memory':
+            self._memory = PredictionMemory(self._pass.num_clips,
+                                            self._num_clusters)
+        self._log(
+            runner, model.self_labels, None, classes, result,
+            dict(
+                prediction_seconds=middle - start,
+                solver_seconds=time.perf_counter() - middle))
+
+    def _statistics(self, runner: Runner) -> Tuple[Tensor, Tensor, Tensor]:
+        """Statistics of this rank's sounds.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: Indices of clips (n,), features
+            (n, F), classes (n,), -1 where there is none; on the CPU.
+        """
+        preprocess = unwrap(runner.model).data_preprocessor
+        index, features, classes = [], [], []
+        with Progress(len(self._pass.loader), 'batches',
+                      is_main_process()) as progress:
+            for batch in self._pass.loader:
+                data = preprocess(batch, False)
+                features.append(
+                    self.initial.features(data['inputs']['audio']).cpu())
+                for sample in data['data_samples']:
+                    index.append(sample.sample_idx)
+                    label = sample.get('gt_label')
+                    classes.append(-1 if label is None else int(label))
+                progress.update(1)
+        return torch.tensor(index), torch.cat(features), torch.tensor(classes)
 
     def _predict(self, runner: Runner, align: bool) -> Predictions:
         """Classify this rank's clips, in a pass in eval mode.
@@ -415,7 +488,7 @@ class SelfLabelHook(Hook):
             previous (Tensor, optional): (N,) labels before.
             classes (Tensor): (N,) ground truth, -1 where there is none.
             result (SKResult): How the solver did.
-            values (dict): Agreement and seconds.
+            values (dict): Seconds and, of the heads, agreement.
         """
         known = labels != IGNORE_LABEL
         found = labels[known].numpy()
@@ -432,12 +505,13 @@ class SelfLabelHook(Hook):
             f'Self-labels at iteration {runner.iter}: {len(found)} clips, '
             f'cluster sizes {sizes.min()} to {sizes.max()}, '
             f'{values["empty_clusters"]} empty, entropy '
-            f'{values["entropy"]:.3f}; both heads agree on '
-            f'{values["head_agreement"]:.1%}; Sinkhorn-Knopp '
+            f'{values["entropy"]:.3f}; Sinkhorn-Knopp '
             f'{result.iterations} passes, column error '
             f'{result.error:.1e}')
         if result.error > self.solver.tolerance:
             line += ' (not converged)'
+        if 'head_agreement' in values:
+            line += f'; both heads agree on {values["head_agreement"]:.1%}'
         if previous is not None:
             both = known & (previous != IGNORE_LABEL)
             table = contingency_matrix(labels[both].numpy(),

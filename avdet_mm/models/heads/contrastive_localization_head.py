@@ -13,6 +13,7 @@ from avdet_mm.registry import MODELS
 
 from .mlp import pointwise_mlp
 from .pair_scores import pair_scores
+from .sk_cluster_head import IGNORE_LABEL
 
 
 class _GatherWithGrad(torch.autograd.Function):
@@ -64,6 +65,10 @@ class ContrastiveLocalizationHead(BaseModule):
             It is learned as the scalar log(1 / temperature), and 1 /
             temperature is clamped to 100. Defaults to 0.07.
         norm_cfg (dict, optional): Norm in the MLPs. Defaults to BN.
+        same_cluster_negatives (bool): Whether the sound of another clip
+            with the same self-label is a negative, as in the paper. If not
+            (ours), such pairs are left out of the contrast; it takes effect
+            once clips have labels. Defaults to True.
         loss (dict): Defaults to :class:`SymmetricInfoNCE`.
     """
 
@@ -77,6 +82,7 @@ class ContrastiveLocalizationHead(BaseModule):
                  pooling: Union[str, float] = 'max',
                  temperature: float = 0.07,
                  norm_cfg: Optional[dict] = dict(type='BN'),
+                 same_cluster_negatives: bool = True,
                  loss: dict = dict(type='avdet_mm.SymmetricInfoNCE'),
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
@@ -87,6 +93,7 @@ class ContrastiveLocalizationHead(BaseModule):
         self.audio_mlp = pointwise_mlp(audio_channels, hidden_channels,
                                        embed_channels, norm_cfg)
         self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)))
+        self.same_cluster_negatives = same_cluster_negatives
         self.loss_module = MODELS.build(loss)
         self.set_pooling(pooling)
 
@@ -145,11 +152,20 @@ class ContrastiveLocalizationHead(BaseModule):
         """
         return pair_scores(visual, audio, self.pooling)
 
-    def loss(self, visual: Tensor, audio: Tensor) -> Dict[str, Tensor]:
+    def loss(self,
+             visual: Tensor,
+             audio: Tensor,
+             labels: Optional[Tensor] = None) -> Dict[str, Tensor]:
         """Eq. 1 over the batches of all ranks.
 
-        Only audio vectors and rows of scores are exchanged, never feature
-        maps. All ranks must have equally many samples.
+        Only audio vectors, labels and rows of scores are exchanged, never
+        feature maps. All ranks must have equally many samples.
+
+        Args:
+            visual (Tensor): (B, D, h, w).
+            audio (Tensor): (B, D).
+            labels (Tensor, optional): (B,) int64 self-labels, -1 for none;
+                used without ``same_cluster_negatives``.
 
         Returns:
             dict: ``loss_loc``; for the log ``loc_chance``, the value
@@ -158,6 +174,10 @@ class ContrastiveLocalizationHead(BaseModule):
         """
         rows = self.scores(visual, gather_with_grad(audio))
         scores = gather_with_grad(rows * self.scale)
+        if labels is not None and not self.same_cluster_negatives:
+            labels = torch.cat(all_gather(labels.contiguous()))
+            same = (labels[:, None] == labels) & (labels != IGNORE_LABEL)
+            scores = scores.masked_fill(same.fill_diagonal_(False), -math.inf)
         target = torch.arange(scores.size(0), device=scores.device)
         hits = (scores.detach().argmax(dim=1) == target).float().mean()
         return dict(

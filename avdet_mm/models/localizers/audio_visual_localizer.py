@@ -81,15 +81,16 @@ class AudioVisualLocalizer(BaseLocalizer):
     def loss(self, outs: Dict[str, Tensor],
              data_samples: List[AudioVisualDataSample]) -> Dict[str, Tensor]:
         """Eq. 4."""
-        losses = self.localization_head.loss(outs['visual'], outs['audio'])
         if self.cluster_head is None:
-            return losses
+            return self.localization_head.loss(outs['visual'], outs['audio'])
         if self.self_labels is None:
             raise RuntimeError(
                 'The cluster head has no labels to learn. Add '
                 "dict(type='avdet_mm.SelfLabelHook', ...) to custom_hooks.")
         index = torch.tensor([s.sample_idx for s in data_samples])
         labels = self.self_labels[index].to(outs['visual_logits'].device)
+        losses = self.localization_head.loss(outs['visual'], outs['audio'],
+                                             labels)
         losses['loss_loc'] = self.loc_weight * losses['loss_loc']
         clustering = self.cluster_head.loss(outs['visual_logits'],
                                             outs['audio_logits'], labels)

@@ -1,10 +1,11 @@
 """Sinkhorn-Knopp, cluster sizes, box extraction, cluster matching."""
+from .audio_statistics_clusters import AudioStatisticsClusters
 from .cluster_matcher import ClusterMatcher
 from .heatmap_box_extractor import HeatmapBoxExtractor
 from .marginals import GaussianMarginals
 from .sinkhorn_knopp import SinkhornKnopp
 
 __all__ = [
-    'ClusterMatcher', 'GaussianMarginals', 'HeatmapBoxExtractor',
-    'SinkhornKnopp'
+    'AudioStatisticsClusters', 'ClusterMatcher', 'GaussianMarginals',
+    'HeatmapBoxExtractor', 'SinkhornKnopp'
 ]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, get_rank
 
 from avdet_mm.models.heads import ContrastiveLocalizationHead
 
@@ -310,3 +310,53 @@ def test_two_processes_with_unequal_vectors(gloo, pooling):
     for i, whole in ((1, visual), (2, audio)):
         torch.testing.assert_close(torch.cat([p[i] for p in parts]) / 2, whole)
     torch.testing.assert_close(sum(p[3] for p in parts) / 2, scale)
+
+
+def loss_without_same_cluster(start=0, stop=6):
+    head = make_head(same_cluster_negatives=False, norm_cfg=None).double()
+    visual = unit(6, 4, 2, 3, seed=1).double()[start:stop]
+    audio = unit(6, 4, seed=2).double()[start:stop].requires_grad_()
+    labels = torch.tensor([2, 0, 2, -1, -1, 2])[start:stop]
+    loss = head.loss(visual, audio, labels)['loss_loc']
+    loss.backward()
+    return loss.item(), audio.grad
+
+
+def half_without_same_cluster():
+    rank = get_rank()
+    return loss_without_same_cluster(3 * rank, 3 * rank + 3)
+
+
+def test_pairs_of_one_cluster_are_no_negatives(gloo):
+    visual, audio = unit(6, 4, 2, 3, seed=1), unit(6, 4, seed=2)
+    scores = loop_scores(visual, audio, 'max') / 0.07
+    # Clips 0, 2 and 5 share a cluster; 3 and 4 have none.
+    terms = []
+    for i in range(6):
+        others = [
+            j for j in range(6)
+            if j == i or not {i, j} <= {0, 2, 5}
+        ]
+        for row in (scores[i], scores[:, i]):
+            terms.append(
+                math.log(sum(math.exp(row[j]) for j in others)) - row[i])
+    loss, gradient = loss_without_same_cluster()
+    assert loss == pytest.approx(sum(terms) / 12, rel=1e-6)
+    assert gradient.isfinite().all()
+    halves = gloo(half_without_same_cluster)
+    assert halves[0][0] == pytest.approx(loss, rel=1e-9)
+    torch.testing.assert_close(
+        torch.cat([half[1] for half in halves]) / 2, gradient)
+
+
+def test_all_pairs_of_one_cluster_leave_no_contrast():
+    head = make_head(same_cluster_negatives=False)
+    loss = head.loss(unit(3, 4, 2, 2), unit(3, 4), torch.zeros(3).long())
+    assert loss['loss_loc'] == 0
+
+
+def test_all_pairs_are_negatives_by_default():
+    head, labels = make_head(), torch.zeros(3).long()
+    args = unit(3, 4, 2, 2), unit(3, 4)
+    assert (head.loss(*args, labels)['loss_loc'] == head.loss(
+        *args)['loss_loc'])
