@@ -5,7 +5,9 @@ of all the tests that a table config names (configs/tables), or of plain work
 directories. Writes report.md, report.html with its pictures beside it,
 tables.tex (needs the package booktabs) and report.json, all figures under
 flat names. Figures are in percent; those of the paper are marked. What was
-not tested yet is called "not run".
+not tested yet is called "not run". Where a work directory has {seed} in its
+name, figures are the mean and the sample standard deviation over the `seeds`
+of the config.
 
 Examples:
     python tools/report.py configs/tables/demo.py
@@ -20,10 +22,21 @@ import os.path as osp
 import random
 import shlex
 import shutil
+import statistics
 import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import mmcv
 import numpy as np
@@ -57,6 +70,8 @@ MATCHINGS = {
     '10-shot': '10-shot',
 }
 NOT_RUN = 'not run'
+# Stands for each of a config's seeds in the name of a work directory.
+SEED = '{seed}'
 STAR = ('Rows with * are class-agnostic: all objects count as one class. '
         'They cannot be compared with rows that name classes.')
 KIND_TEXTS = dict(
@@ -101,8 +116,46 @@ figure img { max-width: 100%; display: block; border-radius: 6px; }
 figcaption { font-size: 13.5px; color: var(--soft); padding-top: 4px; }
 """
 
+
+@dataclass(frozen=True)
+class Spread:
+    """A figure of several seeds.
+
+    Args:
+        values (tuple[float | None]): Of each seed; None where the test was
+            not run or the figure is not defined.
+        num_runs (int): How many of the tests were run.
+    """
+    values: Tuple[Optional[float], ...]
+    num_runs: int
+
+    @property
+    def known(self) -> List[float]:
+        """What there is."""
+        return [value for value in self.values if value is not None]
+
+    @property
+    def mean(self) -> Optional[float]:
+        """None if nothing is known."""
+        return statistics.fmean(self.known) if self.known else None
+
+    @property
+    def std(self) -> Optional[float]:
+        """Of a sample; None of fewer than two."""
+        return statistics.stdev(self.known) if len(self.known) > 1 else None
+
+    def __str__(self) -> str:
+        text = 'n/a' if self.mean is None else f'{self.mean:.1f}'
+        if self.std is not None:
+            text += f' ± {self.std:.1f}'
+        count = len(self.known) or self.num_runs
+        if count < len(self.values):
+            text += f' ({count} of {len(self.values)})'
+        return text
+
+
 # A figure in percent; None if it is not defined; text in place of one.
-Cell = Union[float, None, str]
+Cell = Union[float, None, str, Spread]
 Column = Tuple[str, str]
 
 
@@ -149,9 +202,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--out', help="folder to write to (default: the config's, or report)")
     parser.add_argument('--json', help='more than OUT/report.json: this file')
+    parser.add_argument(
+        '--summary',
+        action='store_true',
+        help="write the config's `summary`, a flat json, too")
     args = parser.parse_args()
     if (args.table is None) == (args.work_dirs is None):
         parser.error('give either a table config or --work-dirs NAME=DIR.')
+    if args.summary and args.table is None:
+        parser.error('--summary needs a table config that has a `summary`.')
     return args
 
 
@@ -161,18 +220,42 @@ class Runs:
     Args:
         configs (dict[str, str]): Work directory -> config that it is a test
             of, where that is known.
+        seeds (Sequence[int]): What ``{seed}`` stands for. Defaults to ().
     """
 
-    def __init__(self, configs: Dict[str, str]) -> None:
+    def __init__(self,
+                 configs: Dict[str, str],
+                 seeds: Sequence[int] = ()) -> None:
         self.configs = configs
+        self.seeds = seeds
         self._read: Dict[str, Optional[dict]] = {}
 
+    def folders(self, folder: Optional[str]) -> List[str]:
+        """One work directory, or those of all seeds; none for None.
+
+        Raises:
+            SystemExit: If there are no seeds for ``{seed}``.
+        """
+        if folder is None:
+            return []
+        if SEED not in folder:
+            return [folder]
+        if not self.seeds:
+            raise SystemExit(f'error: {folder} is there for several seeds: '
+                             'name them, `seeds=[0, 1, 2]`, in the `report`.')
+        return [folder.replace(SEED, str(seed)) for seed in self.seeds]
+
+    def of_seed(self, folder: str) -> str:
+        """Which of several seeds a picture shows."""
+        return f', seed {self.seeds[0]}' if SEED in folder else ''
+
     def __call__(self, folder: str) -> Optional[dict]:
-        """What a test found; None if it was not run.
+        """What a test found, of the first seed; None if it was not run.
 
         Raises:
             SystemExit: If the file is broken or stale.
         """
+        folder = self.folders(folder)[0]
         if folder not in self._read:
             self._read[folder] = self._load(folder)
         return self._read[folder]
@@ -215,35 +298,69 @@ class Runs:
         run['path'] = path
         return run
 
-    def metric(self, folder: Optional[str], name: str) -> Cell:
-        """A metric in percent, or what to say instead.
+    def cell(self,
+             folder: Optional[str],
+             get: Callable[[dict], Optional[float]],
+             scale: float = 100) -> Cell:
+        """A figure of a test, or what to say instead.
+
+        Args:
+            folder (str, optional): Work directory; None for a dash.
+            get (Callable): Has the content of an evaluation.json, returns
+                the figure.
+            scale (float): It is multiplied by this. Defaults to 100, which
+                makes a share a percentage.
+
+        Returns:
+            Cell: A number, of all seeds where the folder has ``{seed}``.
+        """
+        if folder is None:
+            return '–'
+        runs = [self(one) for one in self.folders(folder)]
+        values = tuple(
+            None if run is None else scaled(get(run), scale) for run in runs)
+        num_runs = len(runs) - runs.count(None)
+        if not num_runs:
+            return NOT_RUN
+        return Spread(values, num_runs) if SEED in folder else values[0]
+
+    def metric(self,
+               folder: Optional[str],
+               name: str,
+               scale: float = 100) -> Cell:
+        """A metric; see :meth:`cell`.
 
         Raises:
             SystemExit: If the file does not have it.
         """
-        if folder is None:
-            return '–'
-        run = self(folder)
-        if run is None:
-            return NOT_RUN
-        if name not in run['metrics']:
-            raise SystemExit(
-                f'error: {run["path"]} has no {name}, only '
-                f'{", ".join(run["metrics"])}. Test with the metric that '
-                'gives it, or change the table config.')
-        return percent(run['metrics'][name])
+
+        def get(run: dict) -> Optional[float]:
+            if name not in run['metrics']:
+                raise SystemExit(
+                    f'error: {run["path"]} has no {name}, only '
+                    f'{", ".join(run["metrics"])}. Test with the metric that '
+                    'gives it, or change the table config.')
+            return run['metrics'][name]
+
+        return self.cell(folder, get, scale)
 
     def details(self, folder: Optional[str], prefix: str) -> Optional[dict]:
-        """What a metric left for reports; None without it or the test."""
+        """What a metric left for reports, of the first seed; None without
+        it or the test."""
         run = folder and self(folder)
         return (run or {}).get('details', {}).get(prefix)
 
 
-def percent(value: Optional[float]) -> Optional[float]:
-    """A share in percent; nan becomes None."""
+def scaled(value: Optional[float], scale: float) -> Optional[float]:
+    """A multiple of a figure; nan becomes None."""
     if value is None or math.isnan(value):
         return None
-    return 100 * value
+    return scale * value
+
+
+def percent(value: Optional[float]) -> Optional[float]:
+    """A share in percent; nan becomes None."""
+    return scaled(value, 100)
 
 
 class Report:
@@ -252,7 +369,9 @@ class Report:
     Args:
         spec (dict): ``title``; ``about`` and ``notes``, texts; ``tables``,
             see :meth:`tables`; ``clusters``, work directory of a test with
-            ``avdet_mm.ClusterMetric``; ``gallery``, see :meth:`gallery`.
+            ``avdet_mm.ClusterMetric``; ``gallery``, see :meth:`gallery`;
+            ``summary``, see :meth:`summary`. Work directories may have
+            ``{seed}`` in their names; pictures then are of the first seed.
         runs (Runs): Where figures are read.
     """
 
@@ -266,7 +385,8 @@ class Report:
     # -- tables -----------------------------------------------------------
 
     def tables(self) -> List[Table]:
-        """Build the tables, dicts with the name of the paper's ``table``.
+        """Build the tables, dicts with the name of the paper's ``table``,
+        or ``figures``, see :meth:`_figures`.
 
         They have ``rows``, dicts of ``name``, ``runs`` (column group ->
         work directory) and perhaps ``paper`` (row of the paper, if it is
@@ -285,23 +405,71 @@ class Report:
         for spec in self.spec['tables']:
             name = spec['table']
             make = getattr(self, f'_{name}', None)
-            if name not in self.paper or make is None:
+            if name not in (*self.paper, 'figures') or make is None:
                 raise SystemExit(f'error: there is no table {name}, only '
-                                 f'{", ".join(self.paper)}.')
+                                 f'{", ".join(self.paper)} and figures.')
             blocks, folders, pictures = make(spec)
             blocks = [block for block in blocks if block.rows]
             notes = [*spec.get('notes', ()), *self._protocols(folders)]
+            others = [
+                column['name'] for column in spec.get('columns', ())
+                if column.get('scale', 100) != 100
+            ]
+            if others:
+                notes.append(f'Not in percent: {", ".join(others)}.')
+            if any(SEED in (folder or '') for runs in folders.values()
+                   for _, folder, _ in runs):
+                notes.append('Mean ± sample standard deviation over the seeds '
+                             f'{", ".join(map(str, self.runs.seeds))}.')
+                # The pictures of other tables show their cells.
+                if name in ('table1', 'table2'):
+                    notes[-1] += f' Pictures: seed {self.runs.seeds[0]}.'
             if name == 'table1':
                 notes.append(STAR)
             if any(block.paper for block in blocks):
                 notes += [f'Paper: {n}' for n in self.paper[name]['notes']]
-            title = f'Table {self.paper[name]["number"]}'
-            subject = spec.get('title', self.paper[name]['title'])
+            title = spec.get('title', 'Figures')
+            if name in self.paper:
+                subject = spec.get('title', self.paper[name]['title'])
+                title = f'Table {self.paper[name]["number"]}: {subject}'
             tables.append(
                 Table(
-                    spec.get('key', name), f'{title}: {subject}', blocks,
-                    notes, pictures))
+                    spec.get('key', name), title, blocks, notes, pictures))
         return tables
+
+    def _figures(self, spec: dict) -> tuple:
+        """A table of any metrics.
+
+        It has ``columns``, dicts of ``name``, ``metric`` and perhaps
+        ``group``, a title above several, ``suffix``, which is appended to
+        the work directories, and ``scale`` (100, for shares in percent);
+        and ``rows``, dicts of ``name``, a ``run`` or ``runs`` (name of a
+        column -> work directory), and perhaps ``main``.
+
+        Raises:
+            SystemExit: If a row has a run of another column.
+        """
+        columns = {(column.get('group', ''), column['name']): column
+                   for column in spec['columns']}
+        rows, folders = [], defaultdict(list)
+        for row in spec['rows']:
+            unknown = set(row.get('runs', ())) - {name for _, name in columns}
+            if unknown:
+                raise SystemExit(
+                    f'error: {row["name"]} has runs of {min(unknown)}, which '
+                    'is none of the columns.')
+            cells = {}
+            for (group, name), column in columns.items():
+                folder = row.get('runs', {}).get(name, row.get('run'))
+                if folder is not None:
+                    folder += column.get('suffix', '')
+                    prefix = column['metric'].split('/')[0]
+                    folders[group or 'Figures'].append(
+                        (row['name'], folder, prefix))
+                cells[group, name] = self.runs.metric(
+                    folder, column['metric'], column.get('scale', 100))
+            rows.append(Row(row['name'], cells, main=bool(row.get('main'))))
+        return [Block('', list(columns), [], rows)], folders, []
 
     def _paper(self, table: str, row: Optional[str], group: str,
                figure: str) -> Cell:
@@ -393,11 +561,9 @@ class Report:
     def _table3(self, spec: dict) -> tuple:
         names, rows, folders = ['mean'], [], defaultdict(list)
         for row in spec['rows']:
-            details = self._coco(row['run'])
-            first = matching_of(details) if details else {}
             cells = {'mean': self.runs.metric(row['run'], 'coco/AP50')}
-            for name, figures in first.get('per_class', {}).items():
-                cells[name] = percent(figures['AP50'])
+            for name in self._classes(row['run']):
+                cells[name] = self._of_class(row['run'], name, 'AP50')
             names += [name for name in cells if name not in names]
             rows.append(
                 Row(row['name'], {('AP50', n): c for n, c in cells.items()},
@@ -405,7 +571,7 @@ class Report:
             folders[row['name']].append((row['name'], row['run'], 'coco'))
         columns = [('AP50', name) for name in names]
         for row, line in zip(spec['rows'], list(rows)):
-            if self.runs(row['run']) is None:
+            if line.cells['AP50', 'mean'] == NOT_RUN:
                 line.cells = dict.fromkeys(columns, NOT_RUN)
             if row.get('paper'):
                 rows.insert(
@@ -480,18 +646,19 @@ class Report:
     def _table5_matching(self, spec: dict) -> tuple:
         known = self._paper_groups(spec)
         found: Dict[str, Dict[Column, Cell]] = {}
+        missing: Dict[Column, Cell] = {}
         groups, folders = self._groups(spec), defaultdict(list)
         for row in spec['rows']:
             for g, folder in row['runs'].items():
                 folders[g].append((row['name'], folder, 'coco'))
-                details = self._coco(folder)
-                for name, figures in (details or {}).get('matchings',
-                                                         {}).items():
-                    found.setdefault(name, {})[g, 'mAP50'] = percent(
-                        figures['AP50'])
-        missing = {(g, 'mAP50'): NOT_RUN for row in spec['rows']
-                   for g, folder in row['runs'].items()
-                   if self.runs(folder) is None}
+                tests = self._coco(folder)
+                if not tests:
+                    missing[g, 'mAP50'] = NOT_RUN
+                for name in dict.fromkeys(
+                        n for details in tests for n in details['matchings']):
+                    found.setdefault(name, {})[g, 'mAP50'] = self.runs.cell(
+                        folder, lambda run: run['details']['coco'][
+                            'matchings'].get(name, {}).get('AP50'))
         rows = []
         for name in sorted(found or MATCHINGS, key=matching_order):
             paper = MATCHINGS.get(name)
@@ -508,14 +675,8 @@ class Report:
         run, group = spec['run'], spec.get('group', 'OpenImages')
         paper = self.paper['table6']['rows']
         columns = [(group, name) for name in AP]
-        classes = {'Mean': dict.fromkeys(AP.values())}
-        details = self._coco(run)
-        if details:
-            classes.update(matching_of(details)['per_class'])
-        else:
-            classes.update(dict.fromkeys(list(paper)[1:]))
         rows = []
-        for name, figures in classes.items():
+        for name in ['Mean', *(self._classes(run) or list(paper)[1:])]:
             # The names of the data set, where the paper shortens them.
             theirs = name.replace('Computer', 'Comp.')
             theirs = theirs if theirs in paper else None
@@ -523,7 +684,7 @@ class Report:
             for column, metric in AP.items():
                 cells[group, column] = (
                     self.runs.metric(run, f'coco/{metric}') if name == 'Mean'
-                    or not details else percent(figures[metric]))
+                    else self._of_class(run, name, metric))
             rows.append(
                 Row(name, cells,
                     {(group, column): self._paper('table6', theirs, group,
@@ -532,31 +693,55 @@ class Report:
         return [Block('', columns, columns, rows)
                 ], {group: [('', run, 'coco')]}, []
 
-    def _coco(self, folder: Optional[str]) -> Optional[dict]:
-        """Details of the detection metric.
+    def _coco(self, folder: Optional[str]) -> List[dict]:
+        """Details of the detection metric, of each seed that was run.
 
         Raises:
-            SystemExit: If the test was run without it.
+            SystemExit: If a test was run without it.
         """
-        details = self.runs.details(folder, 'coco')
-        if details is None and folder and self.runs(folder) is not None:
-            raise SystemExit(
-                f'error: {osp.join(folder, "evaluation.json")} has no details '
-                'of coco: test with avdet_mm.MatchedCocoMetric.')
-        return details
+        found = []
+        for one in self.runs.folders(folder):
+            details = self.runs.details(one, 'coco')
+            if details is not None:
+                found.append(details)
+            elif self.runs(one) is not None:
+                raise SystemExit(
+                    f'error: {osp.join(one, "evaluation.json")} has no '
+                    'details of coco: test with avdet_mm.MatchedCocoMetric.')
+        return found
+
+    def _classes(self, folder: str) -> List[str]:
+        """Classes with figures of their own, by the first matching."""
+        return list(
+            dict.fromkeys(
+                name for details in self._coco(folder)
+                for name in matching_of(details).get('per_class', {})))
+
+    def _of_class(self, folder: str, name: str, metric: str) -> Cell:
+        """A figure of one class, by the first matching."""
+        return self.runs.cell(
+            folder, lambda run: matching_of(run['details']['coco'])[
+                'per_class'].get(name, {}).get(metric))
 
     def _protocols(self, folders: Dict[str, list]) -> Iterator[str]:
         """How the figures of each column group were computed."""
         for group, runs in folders.items():
             found: Dict[str, List[str]] = {}
-            for name, folder, prefix in runs:
+            for name, folder, prefix in [
+                (name, one, prefix) for name, folder, prefix in runs
+                    for one in self.runs.folders(folder)
+            ]:
                 details = self.runs.details(folder, prefix)
+                if self.runs(folder) is None:
+                    self.missing.append(f'{folder} ({name}, {group})')
                 if details is None:
-                    if folder and self.runs(folder) is None:
-                        self.missing.append(f'{folder} ({name}, {group})')
                     continue
-                text = (coco_protocol(details) if prefix == 'coco' else
-                        ssl_protocol(details, LOCALIZATION[group][0]))
+                if prefix == 'coco':
+                    text = coco_protocol(details)
+                elif group in LOCALIZATION and 'protocols' in details:
+                    text = ssl_protocol(details, LOCALIZATION[group][0])
+                else:
+                    continue
                 names = found.setdefault(text, [])
                 names += [name] * (name not in names)
             for text, names in found.items():
@@ -622,6 +807,8 @@ class Report:
     def cluster_pictures(self) -> list:
         """Sizes of the clusters of clips, and their classes."""
         folder = self.spec.get('clusters')
+        seed = self.runs.of_seed(folder or '')
+        folder = next(iter(self.runs.folders(folder)), None)
         if folder and self.runs(folder) is None:
             self.missing.append(f'{folder} (clusters)')
         details = self.runs.details(folder, 'cluster')
@@ -634,10 +821,10 @@ class Report:
         sizes = found['combined']
         names = [str(k) for k in range(len(sizes))]
         pictures = [('cluster_sizes', 'Clips in each cluster, by both heads '
-                     'together and by each', bars(names, found, 'clips',
-                                                  'cluster'))]
+                     f'together and by each{seed}',
+                     bars(names, found, 'clips', 'cluster'))]
         pictures.append(
-            ('cluster_classes', 'Classes of the clips in each cluster',
+            ('cluster_classes', f'Classes of the clips in each cluster{seed}',
              matrix(details['combined']['contingency'], names,
                     details['classes'], 'cluster', 'class')))
         return pictures
@@ -661,9 +848,10 @@ class Report:
             SystemExit: If a file that it needs is missing.
         """
         spec = self.spec.get('gallery')
-        details = self._coco(spec['run']) if spec else None
+        details = self._coco(self.runs.folders(spec['run'])[0]) if spec else []
         if not details:
             return None
+        details, = details
         prefix = details.get('outfile_prefix')
         if not prefix or not details.get('ann_file'):
             raise SystemExit(
@@ -713,11 +901,46 @@ class Report:
             ]
         return dict(
             name=spec['name'],
+            seed=self.runs.of_seed(spec['run']),
             score_thr=thr,
             counts=count_failures(results),
             num_images=len(truth['images']),
             num_objects=len(truth['annotations']),
             pictures=pictures)
+
+    # -- summary ----------------------------------------------------------
+
+    def summary(self) -> Dict[str, Any]:
+        """Chosen metrics under names of one's own.
+
+        ``summary`` of the report has ``file``, a json, and ``keys``, name ->
+        (work directory, metric).
+
+        Returns:
+            dict: Name -> metric as it is in evaluation.json, not in percent.
+            Of a work directory with ``{seed}`` it is the mean, with
+            ``<name>_seeds``, a list with None for what is missing, and
+            ``<name>_std`` of the sample, None of a single one. Names
+            without any figure are left out, which is said.
+        """
+        out: Dict[str, Any] = {}
+        for name, (folder, metric) in self.spec['summary']['keys'].items():
+            cell = self.runs.metric(folder, metric, scale=1)
+            value = number(cell)
+            if value is None:
+                why = NOT_RUN if cell == NOT_RUN else 'not defined'
+                print(f'warning: the summary has no {name}: {metric} of '
+                      f'{folder} is {why}.', file=sys.stderr)
+                continue
+            out[name] = value
+            if isinstance(cell, Spread):
+                out[f'{name}_seeds'] = list(cell.values)
+                out[f'{name}_std'] = cell.std
+                if len(cell.known) < len(cell.values):
+                    print(f'warning: {name} of the summary is of '
+                          f'{len(cell.known)} of {len(cell.values)} seeds.',
+                          file=sys.stderr)
+        return out
 
 
 # -- small helpers --------------------------------------------------------
@@ -735,7 +958,9 @@ def matching_order(name: str) -> tuple:
 
 
 def number(cell: Cell) -> Optional[float]:
-    """A cell without its text."""
+    """A cell without its text; of several seeds the mean."""
+    if isinstance(cell, Spread):
+        return cell.mean
     return None if isinstance(cell, str) else cell
 
 
@@ -763,6 +988,10 @@ def coco_protocol(details: dict) -> str:
     if protocol['nms_iou'] is not None:
         text += ('; of clusters that share a class, NMS at IoU '
                  f'{protocol["nms_iou"]:g}')
+    recall = details.get('recall')
+    if recall:
+        text += (f'; recall at IoU {recall["iou_thr"]:g} and score ≥ '
+                 f'{recall["score_thr"]:g}')
     return f'{text}; backend {protocol["backend"]}.'
 
 
@@ -840,7 +1069,7 @@ def shown(cell: Cell) -> str:
     """A cell as text."""
     if cell is None:
         return 'n/a'
-    return cell if isinstance(cell, str) else f'{cell:.1f}'
+    return f'{cell:.1f}' if isinstance(cell, (int, float)) else str(cell)
 
 
 def cells_of(block: Block, row: Row) -> List[Tuple[str, int, str]]:
@@ -903,7 +1132,8 @@ def markdown(title: str, spec: dict, tables: List[Table], clusters: list,
             if block.title:
                 lines += [f'**{markdown_text(block.title)}**', '']
             names = [
-                markdown_text(f'{group}: {name}') + (' (paper)' * is_paper)
+                markdown_text(f'{group}: {name}' if group else name) +
+                (' (paper)' * is_paper)
                 for group, columns, is_paper in heads(block)
                 for group in [group[:-7] if is_paper else group]
                 for name in columns
@@ -952,10 +1182,11 @@ def markdown_pictures(pictures: list) -> List[str]:
 
 
 def gallery_text(gallery: dict) -> str:
-    return (f'Detections of {gallery["name"]} with a score of at least '
-            f'{gallery["score_thr"]:g} on {gallery["num_images"]} images with '
-            f'{gallery["num_objects"]} objects. The paper names these kinds '
-            'of failure (Sec. 5, App. A); their definitions here are ours.')
+    return (f'Detections of {gallery["name"]}{gallery["seed"]} with a score '
+            f'of at least {gallery["score_thr"]:g} on '
+            f'{gallery["num_images"]} images with {gallery["num_objects"]} '
+            'objects. The paper names these kinds of failure (Sec. 5, App. '
+            'A); their definitions here are ours.')
 
 
 def gallery_rows(gallery: dict) -> Iterator[Tuple[str, int, str, str]]:
@@ -1028,7 +1259,8 @@ def html_block(block: Block) -> str:
                          f'{escape(text)}</td>')
             at += span
         rows.append(f'<tr{" class=main" * row.main}>{"".join(cells)}</tr>')
-    return (f'<div class="wide"><table><thead><tr>{"".join(first)}</tr>'
+    above = f'<tr>{"".join(first)}</tr>' * any(g for g, _, _ in heads(block))
+    return (f'<div class="wide"><table><thead>{above}'
             f'<tr>{"".join(second)}</tr></thead>'
             f'<tbody>{"".join(rows)}</tbody></table></div>')
 
@@ -1075,6 +1307,7 @@ TEX = {
     '>': r'\textgreater{}',
     '|': r'\textbar{}',
     '–': '--',
+    '±': r'$\pm$',
     '→': r'$\rightarrow$',
     '≥': r'$\geq$',
     **{sign: f'\\{sign}' for sign in '&%$#_{}'},
@@ -1104,11 +1337,13 @@ def latex(tables: List[Table]) -> str:
         top, rules, at = [], [], 2
         for group, names, _ in groups:
             top.append(f'\\multicolumn{{{len(names)}}}{{c}}{{{tex(group)}}}')
-            rules.append(f'\\cmidrule(lr){{{at}-{at + len(names) - 1}}}')
+            if group:
+                rules.append(f'\\cmidrule(lr){{{at}-{at + len(names) - 1}}}')
             at += len(names)
         names = [tex(name) for _, names, _ in groups for name in names]
-        lines += [' & '.join(['', *top]) + r' \\', ' '.join(rules),
-                  ' & '.join(['', *names]) + r' \\']
+        if rules:
+            lines += [' & '.join(['', *top]) + r' \\', ' '.join(rules)]
+        lines.append(' & '.join(['', *names]) + r' \\')
         for block in table.blocks:
             lines.append(r'\midrule')
             if block.title:
@@ -1132,8 +1367,14 @@ def latex(tables: List[Table]) -> str:
 
 def flat(tables: List[Table], gallery: Optional[dict]) -> dict:
     """All figures: ``table/row/group/column``, the paper's with ``paper/``
-    in front; None for what is not defined or was not run."""
-    out: Dict[str, Optional[float]] = {}
+    in front; None for what is not defined or was not run. Of several seeds
+    it is the mean, with ``/seeds``, a list, and ``/std`` at the end of the
+    name for the rest."""
+
+    def rounded(value: Optional[float]) -> Optional[float]:
+        return None if value is None else round(value, 4)
+
+    out: Dict[str, Any] = {}
     for table in tables:
         for block in table.blocks:
             for row in block.rows:
@@ -1141,16 +1382,23 @@ def flat(tables: List[Table], gallery: Optional[dict]) -> dict:
                     for (group, name), cell in cells.items():
                         if cell == '–':
                             continue
-                        value = number(cell)
-                        path = f'{front}{table.key}/{row.name}/{group}/{name}'
-                        out[path] = None if value is None else round(value, 4)
+                        path = '/'.join(
+                            x for x in (table.key, row.name, group, name) if x)
+                        path = front + path
+                        out[path] = rounded(number(cell))
+                        if isinstance(cell, Spread):
+                            values = [rounded(v) for v in cell.values]
+                            out[f'{path}/seeds'] = values
+                            out[f'{path}/std'] = rounded(cell.std)
     for kind, count in (gallery or {}).get('counts', {}).items():
         out[f'failures/{gallery["name"]}/{kind}'] = count
     return out
 
 
-def write(report: Report, out: str, json_file: Optional[str]) -> None:
+def write(report: Report, out: str, json_file: Optional[str],
+          summarize: bool) -> None:
     """Build everything and write it."""
+    summary = report.summary() if summarize else None
     tables = report.tables()
     clusters = report.cluster_pictures()
     part = osp.join(out, 'pictures.part')
@@ -1183,6 +1431,9 @@ def write(report: Report, out: str, json_file: Optional[str]) -> None:
           'report.json.')
     if missing:
         print(f'Not run: {", ".join(missing)}.')
+    if summary is not None:
+        dump_json(summary, spec['summary']['file'], indent=1)
+        print(f'Wrote {spec["summary"]["file"]}.')
 
 
 def from_work_dirs(words_: Sequence[str]) -> Tuple[dict, Runs]:
@@ -1252,7 +1503,8 @@ def from_config(path: str) -> Tuple[dict, Runs]:
         for stage in cfg.get('stages', ()) for output in stage.get(
             'outputs', ()) if osp.basename(output) == 'evaluation.json'
     }
-    return cfg.to_dict()['report'], Runs(configs)
+    spec = cfg.to_dict()['report']
+    return spec, Runs(configs, spec.get('seeds', ()))
 
 
 def main() -> None:
@@ -1262,7 +1514,12 @@ def main() -> None:
         spec, runs = from_config(args.table)
     else:
         spec, runs = from_work_dirs(args.work_dirs)
-    write(Report(spec, runs), args.out or spec.get('out', 'report'), args.json)
+    if args.summary and 'summary' not in spec:
+        raise SystemExit(f'error: the report of {args.table} has no `summary`:'
+                         ' dict(file=..., keys={name: (folder, metric)}).')
+    write(
+        Report(spec, runs), args.out or spec.get('out', 'report'), args.json,
+        args.summary)
 
 
 if __name__ == '__main__':

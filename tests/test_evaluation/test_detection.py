@@ -14,6 +14,7 @@ from avdet_mm.evaluation.functional.detection import (
     BACKENDS,
     IOU_THRS,
     DetectionEvaluator,
+    ground_truth_arrays,
     groupwise_nms,
 )
 
@@ -450,6 +451,93 @@ def test_assigned_objects():
     # object; the second has exactly 0.5.
     assert evaluator.assigned().tolist() == [0, 1, -1, 0, -1]
     assert evaluator.assigned(0.4).tolist() == [0, 1, 0, 0, 1]
+
+
+def test_found_objects_by_hand():
+    evaluator = DetectionEvaluator(
+        np.array([1, 0, 1, 1, 0]),
+        np.array(
+            [
+                [0, 0, 10, 10],
+                [0, 0, 10, 10],
+                [20, 0, 10, 10],
+                [40, 0, 10, 10],
+                [60, 0, 10, 10.0],
+            ]
+        ),
+        np.array([False, False, False, True, False]),
+        np.array([1, 1, 0, 1]),
+        np.array(
+            [
+                [0, 0, 10, 10],
+                [0, 0, 10, 4],
+                [0, 0, 10, 5],
+                [40, 0, 10, 10.0],
+            ]
+        ),
+        np.array([0.1, 0.2, 0.3, 0.9]),
+        num_images=2,
+    )
+    gt_classes = np.array([1, 0, 1, 1, -1])
+    # A crowd does not count, nor does what has no class.
+    found, counts = evaluator.found(np.array([1, 1, 0, 1]), gt_classes, 2)
+    assert counts.tolist() == [True, True, True, False, False]
+    assert found.shape == (11, 5)
+    # At IoU 0.3 the better one of two takes the object, of 0.4; it is found
+    # by the other one above. The second object has exactly 0.5.
+    assert found[:, 0].all()
+    assert found[:, 1].tolist() == [True, True] + 9 * [False]
+    assert not found[:, 2:].any()
+    # Of another class, left out, or beyond the best one of an image.
+    for classes in ([0, 0, 0, 0], [-1, 0, 0, 1]):
+        found, _ = evaluator.found(np.array(classes), gt_classes, 2)
+        assert not found[:, 0].any() and found[1, 1]
+    evaluator.max_dets = 1
+    found, counts = evaluator.found(np.zeros(4, int), np.zeros(5, int), 1)
+    assert counts.tolist() == [True, True, True, False, True]
+    assert found[1].tolist() == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize('max_dets', [1, 100])
+def test_found_objects_are_those_of_pycocotools(max_dets):
+    gt, dets = random_case(5)
+    truth = ground_truth_arrays(gt)
+    evaluator = DetectionEvaluator(
+        truth['images'],
+        truth['boxes'],
+        truth['crowd'],
+        np.array([d['image_id'] for d in dets]),
+        np.array([d['bbox'] for d in dets]),
+        np.array([d['score'] for d in dets]),
+        num_images=30,
+        max_dets=max_dets,
+    )
+    classes = np.array([d['category_id'] - 1 for d in dets])
+    found, counts = evaluator.found(classes, truth['classes'], 4)
+    assert counts.all() and 0 < found[6].sum() < found[1].sum() < len(counts)
+    api = COCO()
+    api.dataset = gt
+    api.createIndex()
+    reference = COCOeval(api, api.loadRes([dict(d) for d in dets]), 'bbox')
+    reference.params.iouThrs = IOU_THRS
+    reference.params.maxDets = [max_dets]
+    reference.params.areaRng = [[0, 1e10]]
+    reference.params.areaRngLbl = ['all']
+    reference.evaluate()
+    theirs = np.zeros_like(found)
+    for image in filter(None, reference.evalImgs):
+        theirs[:, np.array(image['gtIds'], int) - 1] = image['gtMatches'] > 0
+    assert (found == theirs).all()
+
+
+def test_what_sounds():
+    gt = coco(2, [(0, 1, [0, 0, 9, 9]), (1, 1, [0, 0, 9, 9])])
+    assert ground_truth_arrays(gt)['sounding'] is None
+    gt['annotations'][0]['sounding'] = 1
+    assert ground_truth_arrays(gt)['sounding'] is None
+    gt['annotations'][1]['sounding'] = False
+    sounding = ground_truth_arrays(gt)['sounding']
+    assert sounding.dtype == bool and sounding.tolist() == [True, False]
 
 
 def test_backend_errors(monkeypatch):

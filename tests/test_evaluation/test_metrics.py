@@ -155,6 +155,8 @@ def test_errors(tmp_path, gt_file):
         MatchedCocoMetric(path)
     with pytest.raises(ValueError, match='None to keep all'):
         MatchedCocoMetric(gt_file, nms_iou=1.5)
+    with pytest.raises(ValueError, match='from 0 to 1'):
+        MatchedCocoMetric(gt_file, recall_score_thr=30)
     with pytest.raises(ValueError, match='choose one of numpy'):
         MatchedCocoMetric(gt_file, backend='coco')
     with pytest.raises(ValueError, match='leave one of them out'):
@@ -422,6 +424,149 @@ def test_files_of_ground_truth_from_samples(tmp_path):
     assert metric.details['confusion'] is None
     assert metric.details['num_objects'] == dict(bell=0, drum=1)
     json.dumps(metric.details, allow_nan=False)
+
+
+# Two bells side by side and a drum, and a drum in an image of its own.
+HEARD = [
+    (0, 1, [0, 0, 10, 10], True),
+    (0, 1, [20, 0, 10, 10], False),
+    (0, 2, [40, 0, 10, 10], False),
+    (1, 2, [50, 50, 40, 40], True),
+]
+
+
+def heard_file(tmp_path, objects=HEARD):
+    """Ground truth that says of every object whether it sounds."""
+    path = tmp_path / 'heard_coco.json'
+    annotations = [
+        dict(id=n, image_id=i, category_id=c, bbox=box, sounding=sounds)
+        for n, (i, c, box, sounds) in enumerate(objects, 1)
+    ]
+    categories = [dict(id=1, name='bell'), dict(id=2, name='drum')]
+    path.write_text(
+        json.dumps(
+            dict(
+                images=[dict(id=0), dict(id=1)],
+                categories=categories,
+                annotations=annotations,
+            )
+        )
+    )
+    return str(path)
+
+
+def heard_detections(bell=0, drum=1):
+    """The first bell, the second as a drum, the drum doubtfully, or badly."""
+    boxes = [[0.0, 0, 10, 10], [0.0, 0, 10, 9], [20.0, 0, 30, 10]]
+    boxes += [[40.0, 0, 50, 10], [40.0, 0, 50, 4]]
+    labels, scores = [bell, bell, drum, drum, drum], [0.9, 0.8, 0.3, 0.29, 0.4]
+    return [
+        sample(instances(boxes, labels, scores=scores), img_id=0),
+        sample(instances([OTHER], [drum], scores=[0.5]), img_id=1),
+    ]
+
+
+RECALLS = {
+    f'coco/{p}recall50_{g}'
+    for p in ('', 'agnostic_')
+    for g in ('sounding', 'silent')
+}
+
+
+def test_recall_of_silent_objects(tmp_path):
+    path = matching_file(tmp_path, [1, 0], ['bell', 'drum'], majority=[0, 1])
+    metric = MatchedCocoMetric(heard_file(tmp_path), path)
+    result = evaluate(metric, heard_detections(1, 0))
+    assert {k: v for k, v in result.items() if 'recall' in k} == {
+        'coco/recall50_sounding': 1,
+        'coco/recall50_silent': 0,
+        'coco/agnostic_recall50_sounding': 1,
+        'coco/agnostic_recall50_silent': 0.5,
+    }
+    sounding = dict(recall50=1, found=2, objects=2)
+    assert metric.details['recall'] == dict(
+        score_thr=0.3,
+        iou_thr=0.5,
+        class_aware=dict(
+            sounding=sounding, silent=dict(recall50=0, found=0, objects=2)
+        ),
+        agnostic=dict(
+            sounding=sounding, silent=dict(recall50=0.5, found=1, objects=2)
+        ),
+    )
+    json.dumps(metric.details, allow_nan=False)
+    # The other figures are those of the same file without the word.
+    with open(heard_file(tmp_path)) as file:
+        content = json.load(file)
+    for ann in content['annotations']:
+        del ann['sounding']
+    (tmp_path / 'deaf.json').write_text(json.dumps(content))
+    metric = MatchedCocoMetric(str(tmp_path / 'deaf.json'), path)
+    deaf = evaluate(metric, heard_detections(1, 0))
+    assert metric.details['recall'] is None
+    assert set(result) - set(deaf) == RECALLS
+    assert deaf == {k: result[k] for k in deaf}
+
+
+def test_score_and_number_of_what_is_recalled(tmp_path):
+    classes = ['bell', 'drum']
+
+    def recall(**kwargs):
+        metric = MatchedCocoMetric(heard_file(tmp_path), **kwargs)
+        result = evaluate(metric, heard_detections(), classes)
+        return [
+            result.get(f'coco/{k}')
+            for k in (
+                'recall50_sounding',
+                'recall50_silent',
+                'agnostic_recall50_silent',
+            )
+        ]
+
+    assert recall() == [1, 0, 0.5]
+    assert recall(recall_score_thr=0.29) == [1, 0.5, 1]
+    assert recall(recall_score_thr=0.6) == [0.5, 0, 0]
+    # One box of each image, and of each class of it.
+    assert recall(recall_score_thr=0, max_dets=1) == [1, 0, 0]
+    assert recall(class_aware=False) == [None, None, 0.5]
+
+
+def test_no_recall_without_silent_objects(tmp_path):
+    path = heard_file(tmp_path, [(*x[:3], True) for x in HEARD])
+    metric = MatchedCocoMetric(path)
+    result = evaluate(metric, heard_detections(), ['bell', 'drum'])
+    assert not RECALLS & set(result) and metric.details['recall'] is None
+    path = heard_file(tmp_path, [(*x[:3], False) for x in HEARD])
+    metric = MatchedCocoMetric(path)
+    result = evaluate(metric, heard_detections(), ['bell', 'drum'])
+    assert result['coco/recall50_silent'] == 0.5
+    assert np.isnan(result['coco/recall50_sounding'])
+    nothing = dict(recall50=None, found=0, objects=0)
+    assert metric.details['recall']['agnostic']['sounding'] == nothing
+
+
+def test_recall_of_the_clip_table(tmp_path):
+    gts = [
+        instances([BOX, OTHER], [0, 1], sounding=[True, False]),
+        instances([], [], sounding=[]),
+        instances([OTHER], [1], sounding=[True]),
+    ]
+    samples = [
+        sample(instances([BOX], [0], scores=[1.0]), gt) for gt in gts[:2]
+    ]
+    samples.append(sample(instances([OTHER], [0], scores=[1.0]), gts[2]))
+    prefix = str(tmp_path / 'test')
+    result = evaluate(
+        MatchedCocoMetric(outfile_prefix=prefix), samples, ['bell', 'drum']
+    )
+    assert [result[k] for k in sorted(RECALLS)] == [0, 1, 0, 0.5]
+    with open(f'{prefix}.gt.json') as file:
+        annotations = json.load(file)['annotations']
+    assert [a['sounding'] for a in annotations] == [True, False, True]
+    # Without classes there are no categories either.
+    result = evaluate(MatchedCocoMetric(class_aware=False), samples)
+    assert result['coco/agnostic_recall50_sounding'] == 1
+    assert 'coco/recall50_sounding' not in result
 
 
 def test_no_ground_truth_at_all(tmp_path):

@@ -367,6 +367,269 @@ def test_clusters(run):
     assert '## Clusters' not in out and 'nothing (clusters)' in out
 
 
+# -- several seeds ---------------------------------------------------------
+
+
+def test_seeds_are_mean_and_spread(run):
+    # Of 60, 70 and 80: mean 70, sample standard deviation 10.
+    for seed, value in enumerate((0.6, 0.7, 0.8)):
+        coco(f's{seed}/full', value)
+    for seed in (0, 2):
+        coco(f's{seed}/part', 0.5 + 0.1 * seed)
+    coco('s1/one', 0.5)
+    coco('s0/nan', None)
+    coco('fixed', 0.25)
+    names = 'full', 'part', 'one', 'nan', 'none'
+    out = run([dict(table='tableA2', paper=[], rows=[
+        *[row(name, f's{{seed}}/{name}') for name in names],
+        row('fixed', 'fixed')])], seeds=[0, 1, 2])
+    assert lines(out['report.md'], '| ')[1:] == [
+        '| full | 70.0 ± 10.0 |',
+        '| part | 60.0 ± 14.1 (2 of 3) |',
+        '| one | 50.0 (1 of 3) |',
+        '| nan | n/a (1 of 3) |',
+        '| none | not run |',
+        '| fixed | 25.0 |',
+    ]
+    assert '>60.0 ± 14.1 (2 of 3)</td>' in out['report.html']
+    assert r'full & 70.0 $\pm$ 10.0 \\' in out['tables.tex']
+    assert r'part & 60.0 $\pm$ 14.1 (2 of 3) \\' in out['tables.tex']
+    assert '- Mean ± sample standard deviation over the seeds 0, 1, 2.\n' in (
+        out['report.md'])
+    # What is not there is named, seed by seed.
+    for folder in ('s1/part', 's0/one', 's2/nan', 's1/none'):
+        assert f'- {folder} (' in out['report.md']
+    assert 's0/part' not in out['report.md']
+    key = 'tableA2/{}/VGGSound/mAP50{}'.format
+    assert flat(out) == {
+        key('full', ''): 70,
+        key('full', '/seeds'): [60, 70, 80],
+        key('full', '/std'): 10,
+        key('part', ''): 60,
+        key('part', '/seeds'): [50, None, 70],
+        key('part', '/std'): 14.1421,
+        key('one', ''): 50,
+        key('one', '/seeds'): [None, 50, None],
+        key('one', '/std'): None,
+        key('nan', ''): None,
+        key('nan', '/seeds'): [None, None, None],
+        key('nan', '/std'): None,
+        key('none', ''): None,
+        key('fixed', ''): 25,
+    }
+
+
+def test_seeds_where_a_figure_is_not_defined(run):
+    for seed, value in enumerate((0.6, None, 0.8)):
+        coco(f's{seed}', value)
+    rows = [dict(table='tableA2', paper=[], rows=[row('x', 's{seed}')])]
+    out = run(rows, seeds=[0, 1, 2])['report.md']
+    assert lines(out, '| x') == ['| x | 70.0 ± 14.1 (2 of 3) |']
+    for seed in (0, 2):
+        coco(f's{seed}', None)
+    out = run(rows, seeds=[0, 1, 2])['report.md']
+    assert lines(out, '| x') == ['| x | n/a |']
+    out = run(rows, seeds=[1])['report.md']
+    assert lines(out, '| x') == ['| x | n/a |']
+
+
+def test_all_tables_of_seeds(run):
+    for seed, value in ((1, 0.5), (2, 0.75)):
+        coco(f's{seed}/full', value, agnostic=value / 2)
+        ssl(f's{seed}/maps', value)
+    folder = 's{seed}/full'
+    out = run([
+        dict(table='table1', paper=[], rows=[
+            row('A', folder), row('A', folder, agnostic=True)]),
+        dict(table='table2', paper=False, rows=[
+            dict(name='B', runs={'single-instr.': 's{seed}/maps'})]),
+        dict(table='table3', rows=[dict(name='C', run=folder)]),
+        dict(table='table5_k', paper=[], rows=[row('K = 4', folder)]),
+        dict(table='table5_matching', paper=[], rows=[row('', folder)]),
+        dict(table='table6', run=folder),
+    ], seeds=[1, 2])
+    text = out['report.md']
+    assert lines(text, '| A |') == [
+        '| A | 75.0 ± 0.0 | 62.5 ± 17.7 | 25.0 ± 0.0 |']
+    assert lines(text, '| A\\*') == [
+        '| A\\* | 75.0 ± 0.0 | 31.2 ± 8.8 | 25.0 ± 0.0 |']
+    assert lines(text, '| B |') == ['| B | 62.5 ± 17.7 | 40.0 ± 0.0 |']
+    assert lines(text, '| C') == ['| C | 62.5 ± 17.7 | 50.0 ± 0.0 | n/a |']
+    assert lines(text, '| K') == ['| K = 4 | 62.5 ± 17.7 |']
+    assert lines(text, '| hungarian') == ['| hungarian | 62.5 ± 17.7 |']
+    assert lines(text, '| **Mean') == [
+        '| **Mean** | 75.0 ± 0.0 | 62.5 ± 17.7 | 25.0 ± 0.0 | *45.6* | '
+        '*24.4* | *6.5* |']
+    assert lines(text, '| Harp')[0].startswith(
+        '| Harp | 75.0 ± 0.0 | 50.0 ± 0.0 |')
+    # One protocol for all seeds.
+    assert text.count('- VGGSound: 3 images') == 3
+    note = '- Mean ± sample standard deviation over the seeds 1, 2.'
+    assert lines(text, note) == 2 * [note + ' Pictures: seed 1.'] + 4 * [note]
+
+    # Bars show what cells do: the means, not the first seed.
+    def bars():
+        with open('out/pictures/per_class.svg') as file:
+            return file.read()
+
+    found = bars()
+    coco('mean', 0.625)
+    for folder, same in (('mean', True), ('s1/full', False)):
+        run([dict(table='table3', rows=[dict(name='C', run=folder)])])
+        assert (bars() == found) == same
+
+
+def test_first_seed_may_be_missing(run):
+    coco('s1', 0.5)
+    out = run([dict(table='table3', rows=[dict(name='C', run='s{seed}')]),
+               dict(table='table5_matching', paper=[],
+                    rows=[row('', 's{seed}')])], seeds=[0, 1])
+    assert lines(out['report.md'], '| C') == [
+        '| C | 50.0 (1 of 2) | 50.0 (1 of 2) | n/a (1 of 2) |']
+    assert lines(out['report.md'], '| hungarian') == [
+        '| hungarian | 50.0 (1 of 2) |']
+
+
+def test_seeds_are_named(run):
+    with pytest.raises(SystemExit, match=r's\{seed\} is there for .*`seeds='):
+        run([dict(table='table1', rows=[row('x', 's{seed}')])])
+
+
+def test_pictures_are_of_the_first_seed(run):
+    detections('s3')
+    coco('s4', ann_file='nothing', outfile_prefix='nothing')
+    put('joint3', {}, dict(cluster=dict(
+        classes=CLASSES, combined=dict(sizes=[3, 0],
+                                       contingency=[[2, 1], [0, 0]]))))
+    out = run([dict(table='table1', rows=[row('Ours', 's{seed}')])],
+              seeds=[3, 4], clusters='joint{seed}',
+              gallery=dict(name='Ours', run='s{seed}', images='s3'))
+    assert flat(out)['failures/Ours/missed'] == 2
+    assert 'Detections of Ours, seed 3 with a score' in out['report.md']
+    assert 'Classes of the clips in each cluster, seed 3' in out['report.md']
+    out = run([dict(table='table1', rows=[row('Ours', 's{seed}')])],
+              seeds=[5, 3], clusters='joint{seed}',
+              gallery=dict(name='Ours', run='s{seed}', images='s3'))
+    assert '## Failures' not in out['report.md']
+    assert '- joint5 (clusters)' in out['report.md']
+
+
+# -- tables of any metrics -------------------------------------------------
+
+
+FIGURES = dict(
+    table='figures', title='Ablations', key='ablations', notes=['So.'],
+    columns=[
+        dict(name='NMI', metric='cluster/nmi_visual', suffix='/joint'),
+        dict(name='Time (s)', metric='time', scale=1, suffix='/joint'),
+        dict(name='silent', group='Recall', metric='coco/recall50_silent'),
+        dict(name='sounding', group='Recall', metric='coco/AP50')])
+
+
+def test_figures(run):
+    for seed, value in ((0, 0.5), (1, 0.75)):
+        path = coco(f'w{seed}/x', recall=dict(iou_thr=0.5, score_thr=0.3))
+        with open(path) as file:
+            content = json.load(file)
+        content['metrics']['coco/recall50_silent'] = value
+        with open(path, 'w') as file:
+            json.dump(content, file)
+        put(f'w{seed}/x/joint', {'cluster/nmi_visual': value, 'time': 90})
+    table = dict(FIGURES, rows=[
+        dict(name='x_1', run='w{seed}/x', main=True),
+        dict(name='only', runs=dict(NMI='w1/x')),
+        dict(name='none', run='w{seed}/y'),
+        dict(name='part', runs=dict(NMI='w0/y'), run='w0/x'),
+    ])
+    out = run([table], seeds=[0, 1])
+    text = out['report.md']
+    assert '## Ablations\n' in text
+    assert lines(text, '| ') == [
+        '| method | NMI | Time (s) | Recall: silent | Recall: sounding |',
+        '| **x\\_1** | 62.5 ± 17.7 | 90.0 ± 0.0 | 62.5 ± 17.7 | 50.0 ± 0.0 |',
+        '| only | 75.0 | – | – | – |',
+        '| none | not run |  | not run |  |',
+        '| part | not run | 90.0 | 50.0 | 50.0 |',
+    ]
+    assert flat(out)['ablations/x_1/NMI/seeds'] == [50, 75]
+    assert flat(out)['ablations/part/Recall/silent'] == 50
+    assert flat(out)['ablations/part/Time (s)'] == 90
+    assert 'ablations/only/Recall/silent' not in flat(out)
+    notes = lines(text, '- ')
+    assert notes[0] == '- So.' and '- Not in percent: Time (s).' in notes
+    assert [n for n in notes if n.startswith('- Recall: 3 images')
+            and 'recall at IoU 0.5 and score ≥ 0.3; ' in n]
+    assert '- w0/y/joint (none, Figures)' in notes
+    assert '- w1/y (none, Recall)' in notes
+    assert '>Ablations</a>' in out['report.html']
+    assert (' & \\multicolumn{2}{c}{} & \\multicolumn{2}{c}{Recall} '
+            '\\\\\n\\cmidrule(lr){4-5}\n & NMI') in out['tables.tex']
+    # Without groups there is no line for them.
+    out = run([dict(FIGURES, columns=FIGURES['columns'][:1],
+                    rows=[dict(name='x', run='w0/x')])])
+    assert '\\toprule\n & NMI' in out['tables.tex']
+    assert '<thead><tr><th></th><th class="first">NMI' in out['report.html']
+
+
+def test_wrong_figures(run):
+    put('w/joint', {'cluster/nmi': 1})
+    with pytest.raises(SystemExit, match='no cluster/nmi_visual, only clus'):
+        run([dict(FIGURES, rows=[dict(name='x', run='w')])])
+    with pytest.raises(SystemExit, match='x has runs of nmi, which is none'):
+        run([dict(FIGURES, rows=[dict(name='x', runs=dict(nmi='w'))])])
+
+
+# -- summary ---------------------------------------------------------------
+
+
+def summary_of(run, keys, *arguments, seeds=(0, 1, 2)):
+    run([dict(FIGURES, rows=[])], *arguments, seeds=list(seeds),
+        summary=dict(file='sums/small.json', keys=keys))
+    with open('sums/small.json') as file:
+        return json.load(file)
+
+
+def test_summary(run, capsys):
+    for seed, value in enumerate((0.25, 0.5, 0.75)):
+        put(f's{seed}', {'coco/AP50': value, 'gone': None})
+        if seed:
+            put(f's{seed}/part', {'coco/AP50': value})
+    put('fixed', {'coco/AP50': 0.125})
+    keys = dict(full_ap50=('s{seed}', 'coco/AP50'),
+                part=('s{seed}/part', 'coco/AP50'),
+                fixed=('fixed', 'coco/AP50'),
+                gone=('s{seed}', 'gone'),
+                nothing=('s{seed}/no', 'coco/AP50'))
+    # Only when asked.
+    with pytest.raises(FileNotFoundError):
+        summary_of(run, keys)
+    assert summary_of(run, keys, '--summary') == dict(
+        full_ap50=0.5, full_ap50_seeds=[0.25, 0.5, 0.75], full_ap50_std=0.25,
+        part=0.625, part_seeds=[None, 0.5, 0.75],
+        part_std=pytest.approx(0.125 * 2**0.5), fixed=0.125)
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        'warning: part of the summary is of 2 of 3 seeds.',
+        'warning: the summary has no gone: gone of s{seed} is not defined.',
+        'warning: the summary has no nothing: coco/AP50 of s{seed}/no is not '
+        'run.',
+    ]
+    found = summary_of(run, dict(x=('s{seed}', 'coco/AP50')), '--summary',
+                       seeds=[2])
+    assert found == dict(x=0.75, x_seeds=[0.75], x_std=None)
+
+
+def test_wrong_summary(run):
+    with pytest.raises(SystemExit, match='has no `summary`: dict'):
+        run([dict(FIGURES, rows=[])], '--summary')
+    with pytest.raises(SystemExit):
+        run(None, '--summary', '--work-dirs', 'a=b')
+    put('full', {'loc/iou50': 1})
+    with pytest.raises(SystemExit, match='has no coco/AP50, only loc/iou50'):
+        summary_of(run, dict(x=('full', 'coco/AP50')), '--summary')
+    assert not osp.exists('sums')
+
+
 # -- LaTeX -----------------------------------------------------------------
 
 
@@ -465,7 +728,8 @@ def test_details_are_needed(run):
 
 
 def test_wrong_configs(run, tmp_path):
-    with pytest.raises(SystemExit, match='no table table9, only table1, '):
+    with pytest.raises(SystemExit,
+                       match='no table table9, only table1, .* and figures'):
         run([dict(table='table9', rows=[])])
     coco('full')
     with pytest.raises(SystemExit, match='no row Mine, only PCL'):
@@ -620,13 +884,21 @@ def table(monkeypatch):
 
 
 def runs_of(report):
+    """Work directories of all tests, of all seeds."""
+    found = [report.clusters, report.gallery.run]
+    found += [folder for folder, _ in report.get('summary', {}).get(
+        'keys', {}).values()]
     for spec in report.tables:
         for line in [*spec.get('rows', ()), spec]:
-            yield from line.get('runs', {}).values()
-            if 'run' in line:
-                yield line.run
-    yield report.clusters
-    yield report.gallery.run
+            runs = [(None, line.run)] if 'run' in line else []
+            runs += line.get('runs', {}).items()
+            for column, folder in runs:
+                suffixes = {c.get('suffix', '') for c in spec.get(
+                    'columns', ()) if column in (None, c.name)}
+                found += [folder + suffix for suffix in suffixes or ['']]
+    for folder in found:
+        for seed in report.get('seeds', [0]):
+            yield folder.replace('{seed}', str(seed))
 
 
 NAMES = ['audioset', 'demo', 'vggsound']

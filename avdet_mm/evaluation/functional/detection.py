@@ -309,12 +309,44 @@ class DetectionEvaluator:
         result[self._order[dets[near]]] = self._gt_order[gts[near]]
         return result
 
+    def found(
+        self,
+        classes: np.ndarray,
+        gt_classes: np.ndarray,
+        num_classes: int,
+    ) -> Tuple[np.ndarray, np.ndarray]:
+        """Which objects are found, by the matching of :meth:`precision`.
+
+        By numpy, whatever the backend.
+
+        Args:
+            classes (np.ndarray): (N,) class of each detection, in the order
+                in which they were given; -1 leaves it out.
+            gt_classes (np.ndarray): (M,) the same of the objects.
+            num_classes (int): C.
+
+        Returns:
+            tuple: (11, M) bool, whether an object has a detection, by
+            threshold (:data:`IOU_THRS`); and (M,) bool, whether it counts:
+            it has a class, and is neither a crowd nor of an ignored size.
+        """
+        classes = np.asarray(classes, dtype=np.int64)[self._order]
+        gt_classes = np.asarray(gt_classes, dtype=np.int64)[self._gt_order]
+        classes = self._capped(classes, num_classes)
+        free = self._match(classes, gt_classes, num_classes)[2]
+        bits = np.arange(len(IOU_THRS), dtype=np.uint16)[:, None]
+        found = np.empty((len(IOU_THRS), len(free)), dtype=bool)
+        found[:, self._gt_order] = (free >> bits) & 1 == 0
+        counts = np.empty(len(free), dtype=bool)
+        counts[self._gt_order] = (gt_classes >= 0) & ~self._gt_ignored
+        return found & counts, counts
+
     def _precision(
         self, classes: np.ndarray, gt_classes: np.ndarray, num_classes: int
     ) -> np.ndarray:
         """:meth:`precision` by numpy; everything is sorted by now."""
         classes = self._capped(classes, num_classes)
-        left, ignored = self._match(classes, gt_classes, num_classes)
+        left, ignored, _ = self._match(classes, gt_classes, num_classes)
         # Unmatched detections that are ignored for their size.
         ignored |= np.where(self._outside, left, np.uint16(0))
         true = ~(left | ignored) & _ALL_BITS
@@ -348,12 +380,13 @@ class DetectionEvaluator:
 
     def _match(
         self, classes: np.ndarray, gt_classes: np.ndarray, num_classes: int
-    ) -> Tuple[np.ndarray, np.ndarray]:
+    ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Greedy matching at all thresholds.
 
         Returns:
             tuple: (N,) uint16 bits of the thresholds at which a detection
-            is unmatched, and of those at which it is ignored.
+            is unmatched, and of those at which it is ignored; and (M,) of
+            those at which an object is unmatched (a crowd always is).
         """
         dets, gts, ious = self.pairs
         # What has no class may match too; nobody looks at it later.
@@ -380,7 +413,7 @@ class DetectionEvaluator:
             left[det] &= ~match
             gt_free[gt] &= ~(match & gt_once[gt])
             ignored[det] |= match & gt_ignored[gt]
-        return left, ignored
+        return left, ignored, gt_free
 
     def _reference(
         self, classes: np.ndarray, gt_classes: np.ndarray, num_classes: int
@@ -584,7 +617,8 @@ def ground_truth_arrays(ground_truth: dict) -> dict:
         dict: ``image_ids``, id -> index in the order of ids; ``categories``,
         sorted by id; and of the M objects ``images`` (M,) int64 index,
         ``boxes`` (M, 4) float64 ``xywh``, ``classes`` (M,) int64 index into
-        the categories, -1 for none of them, and ``crowd`` (M,) bool.
+        the categories, -1 for none of them, ``crowd`` (M,) bool and
+        ``sounding`` (M,) bool, None unless all of them say it.
     """
     ids = sorted({image['id'] for image in ground_truth['images']})
     image_ids = {key: i for i, key in enumerate(ids)}
@@ -596,6 +630,9 @@ def ground_truth_arrays(ground_truth: dict) -> dict:
         for ann in ground_truth.get('annotations', [])
         if ann['image_id'] in image_ids
     ]
+    sounding = None
+    if all('sounding' in ann for ann in anns):
+        sounding = np.array([bool(ann['sounding']) for ann in anns], bool)
     return dict(
         image_ids=image_ids,
         categories=categories,
@@ -605,6 +642,7 @@ def ground_truth_arrays(ground_truth: dict) -> dict:
             [index.get(a['category_id'], -1) for a in anns], np.int64
         ),
         crowd=np.array([bool(a.get('iscrowd', 0)) for a in anns], bool),
+        sounding=sounding,
     )
 
 

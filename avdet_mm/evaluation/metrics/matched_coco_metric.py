@@ -95,6 +95,10 @@ class MatchedCocoMetric(BaseMetric):
             where there is no matching), and ground truth that came from
             samples to ``{outfile_prefix}.gt.json``. Defaults to None, no
             files.
+        recall_score_thr (float): Least score of the detections that count
+            for recall: among the 100 best of an image, most of them
+            doubtful, nearly everything is found. Defaults to 0.3 (ours),
+            as for the confusion.
         collect_device (str): Defaults to 'cpu'.
         prefix (str, optional): Defaults to None, which means 'coco'.
 
@@ -109,7 +113,12 @@ class MatchedCocoMetric(BaseMetric):
             no matching; ``agnostic``; and
             ``confusion``, how many detections of score >= 0.3 of each
             cluster have their largest IoU, if >= 0.5, with an object of
-            each class (else ``background``); None if not class-aware.
+            each class (else ``background``); None if not class-aware; and
+            ``recall``: ``score_thr``, ``iou_thr``, and for ``class_aware``
+            (None if it is off) and ``agnostic`` of the objects that are
+            ``sounding`` and ``silent`` how many there are (``objects``),
+            how many were ``found``, and their share, ``recall50``; None
+            where the metrics have none.
 
     Raises:
         FileNotFoundError: If ``ann_file`` or ``matching`` does not exist.
@@ -121,6 +130,15 @@ class MatchedCocoMetric(BaseMetric):
     ``<name>_AP30, <name>_AP50, <name>_AP`` of each other one, and
     ``agnostic_AP30, agnostic_AP50, agnostic_AP``. Means are over the classes
     with ground truth; nan if there is none.
+
+    Where the ground truth says of every object whether it sounds
+    (``sounding`` of COCO annotations or of ``gt_instances``), and some are
+    silent: ``recall50_sounding, recall50_silent``, the share of each that
+    is found, and ``agnostic_recall50_sounding, agnostic_recall50_silent``,
+    labels ignored. An object is found if a detection of its class, by the
+    first matching, with a score of at least ``recall_score_thr`` is matched
+    to it at IoU 0.5 as for AP50: each detection finds one object at most,
+    and ``max_dets`` of an image (and class) take part.
 
     Example:
         >>> test_evaluator = dict(
@@ -141,6 +159,7 @@ class MatchedCocoMetric(BaseMetric):
         backend: str = 'numpy',
         classwise: bool = False,
         outfile_prefix: Optional[str] = None,
+        recall_score_thr: float = CONFUSION_SCORE,
         collect_device: str = 'cpu',
         prefix: Optional[str] = None,
     ) -> None:
@@ -156,6 +175,11 @@ class MatchedCocoMetric(BaseMetric):
                 f'nms_iou={nms_iou} is no IoU: give a number from 0 to 1, or '
                 'None to keep all detections.'
             )
+        if not 0 <= recall_score_thr <= 1:
+            raise ValueError(
+                f'recall_score_thr={recall_score_thr} is no score: give a '
+                'number from 0 to 1.'
+            )
         check_backend(backend)
         self.matchers: Dict[str, ClusterMatcher] = {}
         if matching is not None:
@@ -166,6 +190,7 @@ class MatchedCocoMetric(BaseMetric):
         self.backend = backend
         self.classwise = classwise
         self.outfile_prefix = outfile_prefix
+        self.recall_score_thr = recall_score_thr
         self.details: Optional[dict] = None
         self.ann_file = ann_file
         self.ground_truth: Optional[dict] = None
@@ -200,6 +225,8 @@ class MatchedCocoMetric(BaseMetric):
                     bboxes=_array(gt['bboxes'], np.float32).reshape(-1, 4),
                     labels=_array(gt['labels'], np.int64),
                 )
+                if 'sounding' in gt:
+                    result['gt']['sounding'] = _array(gt['sounding'], bool)
                 if self.outfile_prefix is not None:
                     result['image'] = self._image_info(sample)
             self.results.append(result)
@@ -225,6 +252,7 @@ class MatchedCocoMetric(BaseMetric):
         for image_id, result in enumerate(results):
             result['image_id'] = image_id
             boxes = _xywh(result['gt']['bboxes']).tolist()
+            first = len(annotations)
             for box, label in zip(boxes, result['gt']['labels'].tolist()):
                 annotations.append(
                     dict(
@@ -236,6 +264,10 @@ class MatchedCocoMetric(BaseMetric):
                         iscrowd=0,
                     )
                 )
+            if 'sounding' in result['gt']:
+                sounding = result['gt']['sounding'].tolist()
+                for ann, sounds in zip(annotations[first:], sounding):
+                    ann['sounding'] = sounds
         return dict(
             images=[
                 dict(id=i, **result.get('image', {}))
@@ -369,8 +401,10 @@ class MatchedCocoMetric(BaseMetric):
             outfile_prefix=self.outfile_prefix,
             matchings={},
             confusion=None,
+            recall=None,
         )
         metrics = {}
+        first_classes = None
         for name, meaning in meanings.items():
             classes, removed = self._relabel(
                 meaning, boxes, scores, labels, images, len(names)
@@ -409,6 +443,7 @@ class MatchedCocoMetric(BaseMetric):
                 metrics.update(figures)
                 continue
             metrics.update(figures)
+            first_classes = classes
             logger.info(self._table(per_class, clusters))
             if self.classwise:
                 metrics.update(
@@ -424,6 +459,10 @@ class MatchedCocoMetric(BaseMetric):
         if np.isnan(figures['AP50']):
             self.details['agnostic']['pr50'] = None
             logger.warning('There is no ground truth at all, so AP is nan.')
+        if truth['sounding'] is not None and not truth['sounding'].all():
+            metrics.update(
+                self._recall(evaluator, scores, first_classes, truth)
+            )
         if self.class_aware:
             meaning = next(iter(meanings.values()))
             self.details['confusion'] = _confusion(
@@ -448,6 +487,68 @@ class MatchedCocoMetric(BaseMetric):
             self.nms_iou,
             self.backend,
         )
+        return metrics
+
+    def _recall(
+        self,
+        evaluator: DetectionEvaluator,
+        scores: np.ndarray,
+        classes: Optional[np.ndarray],
+        truth: dict,
+    ) -> Dict[str, float]:
+        """Recall of the objects that sound and of those that do not.
+
+        Args:
+            evaluator (DetectionEvaluator): With all boxes.
+            scores (np.ndarray): (N,) float32.
+            classes (np.ndarray, optional): (N,) of the detections, by the
+                first matching; None if not class-aware.
+            truth (dict): Of :func:`ground_truth_arrays`, with ``sounding``.
+
+        Returns:
+            dict[str, float]: The metrics; ``details`` are filled.
+        """
+        logger = MMLogger.get_current_instance()
+        gt_classes = truth['classes']
+        one, gt_one = np.zeros(len(scores), int), np.zeros_like(gt_classes)
+        labelings = dict(
+            class_aware=(classes, gt_classes, len(truth['categories'])),
+            agnostic=(one, gt_one, 1),
+        )
+        details = dict(
+            score_thr=self.recall_score_thr, iou_thr=float(IOU_THRS[1])
+        )
+        metrics = {}
+        for kind, (labels, gt_labels, num_classes) in labelings.items():
+            if labels is None:
+                details[kind] = None
+                continue
+            labels = np.where(scores >= self.recall_score_thr, labels, -1)
+            found, counts = evaluator.found(labels, gt_labels, num_classes)
+            details[kind] = {}
+            for group, members in (
+                ('sounding', truth['sounding']),
+                ('silent', ~truth['sounding']),
+            ):
+                objects = int((members & counts).sum())
+                hits = int(found[1, members].sum())
+                share = hits / objects if objects else float('nan')
+                details[kind][group] = dict(
+                    _no_nan(dict(recall50=share)), found=hits, objects=objects
+                )
+                prefix = 'agnostic_' if kind == 'agnostic' else ''
+                name = f'{prefix}recall50_{group}'
+                metrics[name] = share
+                logger.info(
+                    '%s %.4f: %d of %d objects are found with a score of at '
+                    'least %g.',
+                    name,
+                    share,
+                    hits,
+                    objects,
+                    self.recall_score_thr,
+                )
+        self.details['recall'] = details
         return metrics
 
     def _check_labels(
