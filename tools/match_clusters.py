@@ -125,6 +125,8 @@ def read_clusters(
     numbers = {c['id']: k for k, c in enumerate(coco['categories'])}
     best: Dict[str, dict] = {}
     for ann in coco['annotations']:
+        if ann.get('added'):  # By self-training: not what is heard.
+            continue
         clip, score = clips[ann['image_id']], ann.get('score', 0.0)
         if clip not in best or score > best[clip].get('score', 0.0):
             best[clip] = ann

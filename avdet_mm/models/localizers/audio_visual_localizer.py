@@ -24,6 +24,9 @@ class AudioVisualLocalizer(BaseLocalizer):
         loc_weight (float): lambda of Eq. 4, whose form is lost: the loss is
             lambda * L_loc + (1 - lambda) * L_clus. Without a cluster head
             it is L_loc. Defaults to 0.5.
+        flip_test (bool): In eval mode, take the mean of a frame and its
+            mirror image (ours), of heatmaps and of visual logits. It costs
+            a second pass of the visual encoder. Defaults to False.
         **kwargs: Of :class:`BaseLocalizer`: the backbones, the box
             extractor, the data preprocessor.
     """
@@ -32,6 +35,7 @@ class AudioVisualLocalizer(BaseLocalizer):
                  localization_head: dict,
                  cluster_head: Optional[dict] = None,
                  loc_weight: float = 0.5,
+                 flip_test: bool = False,
                  **kwargs) -> None:
         super().__init__(**kwargs)
         if not 0 <= loc_weight <= 1:
@@ -41,6 +45,7 @@ class AudioVisualLocalizer(BaseLocalizer):
         self.cluster_head = (
             MODELS.build(cluster_head) if cluster_head else None)
         self.loc_weight = loc_weight
+        self.flip_test = flip_test
         #: (num_clips,) int64, set and saved by SelfLabelHook; indexed by
         #: ``sample_idx``. Not a buffer: it belongs to the training set.
         self.self_labels: Optional[Tensor] = None
@@ -56,8 +61,21 @@ class AudioVisualLocalizer(BaseLocalizer):
         Returns:
             dict[str, Tensor]: ``visual`` (B, D, h, w), ``audio`` (B, D), of
             unit norm; with a cluster head ``visual_logits`` and
-            ``audio_logits`` (B, K).
+            ``audio_logits`` (B, K). With ``flip_test``, in eval mode,
+            ``visual`` is the mean of two maps of unit norm.
         """
+        outs = self._encode(frame, audio)
+        if self.flip_test and not self.training:
+            mirrored = self._encode(frame.flip(3), audio)
+            # The heatmap is linear in it: its mean is that of heatmaps.
+            outs['visual'] = (outs['visual'] + mirrored['visual'].flip(3)) / 2
+            if self.cluster_head is not None:
+                outs['visual_logits'] = (outs['visual_logits'] +
+                                         mirrored['visual_logits']) / 2
+        return outs
+
+    def _encode(self, frame: Tensor, audio: Tensor) -> Dict[str, Tensor]:
+        """Of the frame as it is."""
         features = self.extract_feat(frame, audio)
         visual, audio = self.localization_head(*features)
         outs = dict(visual=visual, audio=audio)

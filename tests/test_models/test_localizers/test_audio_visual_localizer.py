@@ -267,3 +267,24 @@ def test_bad_mode():
 def test_bad_weight(loc_weight):
     with pytest.raises(ValueError, match='loc_weight'):
         build(loc_weight=loc_weight)
+
+
+def test_mean_of_a_frame_and_its_mirror_image():
+    torch.manual_seed(0)
+    model = MODELS.build(model_cfg(num_clusters=3, flip_test=True))
+    frame, audio = torch.randn(4, 3, 32, 32), torch.randn(4, 1, 16, 20)
+    # In train mode nothing changes.
+    assert model.train().encode(frame, audio)['visual'].norm(
+        dim=1).sub(1).abs().max() < 1e-5
+    model.eval()
+    found = model.encode(frame, audio)
+    model.flip_test = False
+    one, two = model.encode(frame, audio), model.encode(frame.flip(3), audio)
+    torch.testing.assert_close(
+        model.heatmaps(found),
+        (model.heatmaps(one) + model.heatmaps(two).flip(2)) / 2)
+    torch.testing.assert_close(
+        found['visual_logits'],
+        (one['visual_logits'] + two['visual_logits']) / 2)
+    assert torch.equal(found['audio_logits'], one['audio_logits'])
+    assert (model.heatmaps(found) - model.heatmaps(one)).abs().max() > 1e-3
