@@ -58,6 +58,12 @@ def parse_args() -> argparse.Namespace:
         help='folder of all results: sets AVDET_WORK_DIRS, and '
         'AVDET_DEMO_DIR to demo in it')
     parser.add_argument(
+        '--seeds',
+        type=int,
+        nargs='+',
+        help='run all of it for each seed: sets AVDET_SEED, which the '
+        "pipeline's configs have to read, as those of configs/stampsound do")
+    parser.add_argument(
         '--stages', nargs='+', help='run these only (default: all)')
     parser.add_argument(
         '--dry-run',
@@ -164,7 +170,28 @@ def main() -> None:
         env['PYTHON'] = sys.executable
     if args.launcher == 'slurm':
         env['GPUS'] = str(args.gpus)
-    cfg = load_quietly(args.pipeline)
+    roots = set()
+    for seed in args.seeds or [None]:
+        if seed is not None:
+            env['AVDET_SEED'] = os.environ['AVDET_SEED'] = str(seed)
+        cfg = load_quietly(args.pipeline)
+        if cfg.work_root in roots:
+            raise SystemExit(
+                f'{args.pipeline} does not read AVDET_SEED: its results would '
+                'overwrite one another. Run it without --seeds.')
+        roots.add(cfg.work_root)
+        run_stages(args, cfg, env)
+
+
+def run_stages(args: argparse.Namespace, cfg: Config,
+               env: Dict[str, str]) -> None:
+    """Run the stages of a pipeline, once.
+
+    Args:
+        args (argparse.Namespace): The command line.
+        cfg (Config): The pipeline.
+        env (dict[str, str]): Variables that the commands get.
+    """
     stages = load_stages(cfg, args.cfg_options)
     unknown = set(args.stages or ()) - {stage.name for stage in stages}
     if unknown:

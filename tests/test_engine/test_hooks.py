@@ -56,6 +56,9 @@ def test_share_shrinks_geometrically():
     assert last > 0.02
     assert pooling_at(hook, 30) == 'max'
     assert pooling_at(hook, 1000) == 'max'
+    shared = AnnealedPoolingHook(1, 3, start=0.5, end=0.02, final=0.1)
+    assert pooling_at(shared, 29) == last
+    assert pooling_at(shared, 30) == pooling_at(shared, 1000) == 0.1
     # Whatever came before: resuming changes nothing.
     assert pooling_at(hook, 20) == pytest.approx(0.1)
 

@@ -32,6 +32,8 @@ def places(monkeypatch):
     for name in ('WORK_DIRS', 'VGGSOUND', 'AUDIOSET', 'OPENIMAGES'):
         monkeypatch.setenv(f'AVDET_{name}', f'/{name}')
     monkeypatch.setenv('AVDET_DEMO_DIR', '/WORK_DIRS/demo')
+    # The tool sets it.
+    monkeypatch.setenv('AVDET_SEED', '0')
 
 
 @pytest.fixture
@@ -235,6 +237,27 @@ def test_all_of_a_table_is_listed(run, name, folder):
     assert len(out) == len(cfg.stages)
     assert out[-1] == (
         f'python tools/report.py {table} --out /WORK_DIRS/{folder}')
+
+
+def test_seeds(run):
+    table = 'configs/tables/stampsound_small.py'
+    out = commands(
+        run(table, '--dry-run', '--seeds', '3', '5', '--stages', 'localizer',
+            'detector'))
+    folder = '/WORK_DIRS/stampsound_small/seed'
+    assert [line.split(' ')[-1] for line in out] == [
+        f'{folder}{seed}/{name}' for seed in (3, 5)
+        for name in ('localizer', 'detector')
+    ]
+    assert [line.split(' ')[0] for line in out] == [
+        f'AVDET_SEED={seed}' for seed in (3, 3, 5, 5)
+    ]
+
+
+def test_seeds_need_a_config_that_reads_them(run):
+    with pytest.raises(SystemExit, match='does not read AVDET_SEED'):
+        run('configs/avdet/pipelines/demo.py', '--dry-run', '--seeds', '0',
+            '1')
 
 
 @pytest.mark.parametrize('arguments', [
