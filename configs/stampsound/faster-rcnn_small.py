@@ -14,7 +14,7 @@ randomness = dict(seed=int('{{$AVDET_SEED:0}}'))
 num_clusters = 10
 classes = ('drumkit', 'firetruck', 'frog', 'hen', 'hornet', 'penguin', 'tiger',
            'toucan', 'violin', 'zebra')
-image_size = (128, 128)
+image_size = (112, 112)
 channels = 64
 
 model = dict(
@@ -102,7 +102,7 @@ test_evaluator = dict(
     matching=run_dir + '/matching.json')
 
 # The detector is evaluated once, by tools/test.py.
-max_epochs = 4
+max_epochs = 3
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs)
 val_cfg = None
 val_dataloader = None

@@ -23,6 +23,8 @@ audio_channels = 128
 model = dict(
     flip_test=True,
     visual_backbone=dict(base_channels=32),
+    # tools/analysis_tools/choose_beta.py, without ground truth.
+    box_extractor=dict(beta=0.6),
     localization_head=dict(
         visual_channels=channels, audio_channels=audio_channels),
     cluster_head=dict(

@@ -14,6 +14,17 @@ self_labels = work_root + '/self_labels.json'
 round1 = work_root + '/self_labels_round1.json'
 localizer = 'configs/stampsound/localizer_small.py'
 detector = 'configs/stampsound/faster-rcnn_small'
+# Localizers of which one part is other than ours.
+ablations = {
+    'model-labels': 'first labels by the heads',
+    'mean-classifier': 'visual classifier sees the mean',
+    'mean-pooling': 'scores are means to the end',
+    'max-pooling': 'scores are maxima from the start',
+    'share': 'scores are the best 6 % in the end',
+    'cluster-negatives': 'no negatives of the same cluster',
+    'batch64': 'batch of 64',
+    'float32': 'single precision',
+}
 
 
 def train(name, config, options=()):
@@ -62,20 +73,37 @@ def images(data):
 
 def test_detector(name, config):
     """Tests of a detector on both sets."""
-    keep = f'test_evaluator.outfile_prefix={work_root}/{name}/test/detections'
-    return [
-        test(name, config, name, options=[keep]),
+    kept = f'{work_root}/{name}/test/detections'
+    stages = [
+        test(
+            name,
+            config,
+            name,
+            options=['test_evaluator.outfile_prefix=' + kept]),
         test(name, config, name, 'alt', options=images('alt')),
     ]
+    stages[0]['outputs'].append(kept + '.bbox.json')
+    return stages
 
 
-def as_maps(position=''):
-    """Options that score boxes or heatmaps as Table 2 does."""
-    of_metric = f'test_evaluator.{position}'
+def localizer_tests(name, config):
+    """Tests of a localizer on the test clips and on those it labels."""
     return [
-        of_metric + 'type=avdet_mm.SoundLocalizationMetric',
-        of_metric + 'protocols=[dsol_single]'
+        test(name, config, name),
+        test(
+            name,
+            config,
+            name,
+            'train',
+            options=['test_dataloader.dataset.ann_file=train.json']),
     ]
+
+
+def ablation(name, options=()):
+    """A localizer trained otherwise."""
+    config = f'configs/stampsound/ablations/{name}_small.py'
+    name = f'ablation_{name}'
+    return [train(name, config, options), localizer_tests(name, config)[1]]
 
 
 stages = [
@@ -92,9 +120,7 @@ stages = [
         ]),
     # The method.
     train('localizer', localizer),
-    test('localizer', localizer, 'localizer'),
-    test('localizer', localizer, 'localizer', 'train',
-         options=['test_dataloader.dataset.ann_file=train.json']),
+    *localizer_tests('localizer', localizer),
     match(self_labels, work_root + '/matching.json'),
     train('detector', detector + '.py'),
     *test_detector('detector', detector + '.py'),
@@ -123,8 +149,187 @@ stages = [
     *test_detector('ceiling', detector + '-gt.py'),
     # Baselines of Table 1.
     test('center-box', 'configs/stampsound/center-box_small.py'),
-    test('center-box', 'configs/stampsound/center-box_small.py', None,
-         'train',
-         options=['test_dataloader.dataset.ann_file=train.json']),
+    test(
+        'center-box',
+        'configs/stampsound/center-box_small.py',
+        data='train',
+        options=['test_dataloader.dataset.ann_file=train.json']),
     test('selective-search', 'configs/stampsound/selective-search_small.py'),
+    # Ablations of the localizer.
+    *ablation('paper-pretrain')[:1],
+    *[
+        stage for name in ('paper-joint', *ablations)
+        for stage in ablation(name)
+    ],
+    # No mirror images: the same weights.
+    test(
+        'localizer',
+        localizer,
+        'localizer',
+        folder='train-no-flip',
+        options=[
+            'model.flip_test=False',
+            'test_dataloader.dataset.ann_file=train.json'
+        ]),
 ]
+
+
+def detection(name, folder, paper=None, agnostic=False, main=False):
+    """A row of Table 1."""
+    runs = {'test': f'{of_seed}/{folder}/test'}
+    if folder.startswith(('detector', 'ceiling')):
+        runs['unseen photographs'] = f'{of_seed}/{folder}/alt'
+    return dict(
+        name=name, runs=runs, paper=paper, agnostic=agnostic, main=main)
+
+
+of_seed = root + '/seed{seed}'
+out = root + '/report'
+localization = [
+    dict(name='IoU ≥ 0.5', metric='loc/iou50', group='Self-boxes'),
+    dict(name='mean IoU', metric='loc/mean_iou', group='Self-boxes'),
+    dict(name='pointing', metric='loc/pointing', group='Self-boxes'),
+]
+clusters = [
+    dict(name='both heads', metric='cluster/nmi', group='NMI'),
+    dict(name='visual', metric='cluster/nmi_visual', group='NMI'),
+    dict(name='audio', metric='cluster/nmi_audio', group='NMI'),
+]
+report = dict(
+    title='StampSound, preset small',
+    about='Each class is one photograph and one recording: the figures show '
+    'correspondence and detection in new surroundings, not new individuals. '
+    'Another photograph of four of the ten classes is in "unseen '
+    'photographs".',
+    out=out,
+    seeds=[0, 1, 2],
+    clusters=of_seed + '/localizer/test',
+    gallery=dict(
+        name='Ours - full', run=of_seed + '/detector/test', images=data_root),
+    tables=[
+        dict(
+            table='table1',
+            paper=['VGGSound'],
+            rows=[
+                detection('Ours - weak sup.', 'detector-weak',
+                          'Ours - weak sup.'),
+                detection('Ours - full', 'detector', 'Ours - full', main=True),
+                detection('Ours - full, round 2', 'detector_round1'),
+                detection('Ceiling: ground-truth boxes', 'ceiling'),
+                detection('Center Box', 'center-box', 'Center Box*', True),
+                detection('Selective Search', 'selective-search',
+                          'Selective Search*', True),
+                detection('Ours - self-boxes', 'localizer',
+                          'Ours - self-boxes*', True),
+                detection('Ours - full', 'detector', None, True, True),
+                detection('Ours - full, round 2', 'detector_round1', None,
+                          True),
+                detection('Ceiling: ground-truth boxes', 'ceiling', None,
+                          True),
+            ]),
+        dict(
+            table='figures',
+            key='recall',
+            title='Silent and sounding objects found (IoU ≥ 0.5, score ≥ 0.3)',
+            columns=[
+                dict(name='sounding', metric='coco/recall50_sounding'),
+                dict(name='silent', metric='coco/recall50_silent'),
+            ],
+            rows=[
+                dict(name=name, run=f'{of_seed}/{folder}/test', main=main)
+                for name, folder, main in (
+                    ('Ours - full', 'detector', True),
+                    ('Ours - full, round 2', 'detector_round1', False),
+                    ('Ours - weak sup.', 'detector-weak', False),
+                    ('Ceiling: ground-truth boxes', 'ceiling', False),
+                )
+            ]),
+        dict(
+            table='figures',
+            key='localizer',
+            title='The localizer on the training clips, and without parts',
+            columns=[*localization, *clusters],
+            rows=[
+                dict(
+                    name='Ours',
+                    run=of_seed + '/localizer/train',
+                    main=True),
+                dict(
+                    name='without mirror images',
+                    run=of_seed + '/localizer/train-no-flip'),
+                *[
+                    dict(
+                        name=title,
+                        run=f'{of_seed}/ablation_{name}/train')
+                    for name, title in ablations.items()
+                ],
+                dict(
+                    name="the paper's recipe",
+                    run=of_seed + '/ablation_paper-joint/train'),
+                dict(
+                    name='centered box',
+                    runs={
+                        name: of_seed + '/center-box/train'
+                        for name in ('IoU ≥ 0.5', 'mean IoU')
+                    }),
+            ]),
+        dict(
+            table='figures',
+            key='localizer_test',
+            title='The localizer on the test clips',
+            columns=[*localization, *clusters],
+            rows=[
+                dict(name='Ours', run=of_seed + '/localizer/test', main=True),
+            ]),
+        dict(
+            table='table3',
+            rows=[
+                dict(name='Ours - full', run=of_seed + '/detector/test'),
+                dict(name='unseen photographs', run=of_seed + '/detector/alt'),
+            ]),
+        dict(
+            table='table5_matching',
+            paper=['VGGSound'],
+            rows=[
+                dict(
+                    name='Ours - full',
+                    runs={'K = 10': of_seed + '/detector/test'})
+            ]),
+    ],
+    summary=dict(
+        file='docs/results/stampsound_small.json',
+        keys=dict(
+            nmi=(of_seed + '/localizer/train', 'cluster/nmi'),
+            nmi_visual=(of_seed + '/localizer/train', 'cluster/nmi_visual'),
+            self_boxes_iou50=(of_seed + '/localizer/train', 'loc/iou50'),
+            center_box_iou50=(of_seed + '/center-box/train', 'loc/iou50'),
+            pointing=(of_seed + '/localizer/train', 'loc/pointing'),
+            nmi_visual_test=(of_seed + '/localizer/test',
+                             'cluster/nmi_visual'),
+            self_boxes_iou50_test=(of_seed + '/localizer/test', 'loc/iou50'),
+            full_ap30=(of_seed + '/detector/test', 'coco/AP30'),
+            full_ap50=(of_seed + '/detector/test', 'coco/AP50'),
+            full_ap=(of_seed + '/detector/test', 'coco/AP'),
+            full_ap50_unseen=(of_seed + '/detector/alt', 'coco/AP50'),
+            round1_ap50=(of_seed + '/detector_round1/test', 'coco/AP50'),
+            ceiling_ap50=(of_seed + '/ceiling/test', 'coco/AP50'),
+            weak_ap50=(of_seed + '/detector-weak/test', 'coco/AP50'),
+            self_boxes_agnostic_ap50=(of_seed + '/localizer/test',
+                                      'coco/agnostic_AP50'),
+            full_agnostic_ap50=(of_seed + '/detector/test',
+                                'coco/agnostic_AP50'),
+            silent_recall=(of_seed + '/detector/test',
+                           'coco/recall50_silent'),
+            sounding_recall=(of_seed + '/detector/test',
+                             'coco/recall50_sounding'),
+        )))
+stages.append(
+    dict(
+        name='report',
+        script='tools/report.py',
+        config='configs/tables/stampsound_small.py',
+        args=['--out', out],
+        inputs=[
+            path for stage in stages for path in stage.get('outputs', ())
+            if path.endswith(('evaluation.json', '.bbox.json'))
+        ]))

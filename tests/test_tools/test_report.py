@@ -901,7 +901,7 @@ def runs_of(report):
             yield folder.replace('{seed}', str(seed))
 
 
-NAMES = ['audioset', 'demo', 'vggsound']
+NAMES = ['audioset', 'demo', 'stampsound_full', 'stampsound_small', 'vggsound']
 
 
 def test_all_tables_are_tested():
@@ -910,30 +910,41 @@ def test_all_tables_are_tested():
 
 
 @pytest.mark.parametrize('name', NAMES)
-def test_every_row_is_tested_by_a_stage(name, table):
-    cfg = table(name)
-    for stage in cfg.stages:
-        assert osp.isfile(stage.script)
-        assert osp.isfile(stage.get('config', stage.script)), stage.config
-    made = [path for stage in cfg.stages for path in stage.get('outputs', ())]
-    assert len(set(made)) == len(made)
-    names = [stage.name for stage in cfg.stages]
-    assert len(set(names)) == len(names)
-    tested = {osp.dirname(p) for p in made if p.endswith('evaluation.json')}
-    assert set(runs_of(cfg.report)) == tested
-    # The report is last and reads all of them.
-    report = cfg.stages[-1]
-    assert report.config == f'configs/tables/{name}.py'
-    assert tested == {
-        osp.dirname(p) for p in report.inputs if p.endswith('evaluation.json')
-    }
-    assert f'{cfg.report.gallery.run}/detections.bbox.json' in report.inputs
+def test_every_row_is_tested_by_a_stage(name, table, monkeypatch):
+    all_tested = set()
+    for seed in table(name).report.get('seeds', [0]):
+        monkeypatch.setenv('AVDET_SEED', str(seed))
+        cfg = table(name)
+        for stage in cfg.stages:
+            assert osp.isfile(stage.script)
+            assert osp.isfile(stage.get('config', stage.script)), stage.config
+        made = [
+            path for stage in cfg.stages for path in stage.get('outputs', ())
+        ]
+        assert len(set(made)) == len(made)
+        names = [stage.name for stage in cfg.stages]
+        assert len(set(names)) == len(names)
+        tested = {
+            osp.dirname(p) for p in made if p.endswith('evaluation.json')
+        }
+        # The report is last and reads all of them.
+        report = cfg.stages[-1]
+        assert report.config == f'configs/tables/{name}.py'
+        assert tested == {
+            osp.dirname(p) for p in report.inputs
+            if p.endswith('evaluation.json')
+        }
+        run = cfg.report.gallery.run.replace('{seed}', str(seed))
+        assert f'{run}/detections.bbox.json' in report.inputs
+        all_tested |= tested
+    assert set(runs_of(cfg.report)) == all_tested
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_nothing_was_run_yet(name, table, run):
     cfg = table(name)
-    out = run([spec.to_dict() for spec in cfg.report.tables])
+    out = run([spec.to_dict() for spec in cfg.report.tables],
+              seeds=cfg.report.get('seeds', []))
     assert not any(v for k, v in flat(out).items()
                    if not k.startswith('paper/'))
     assert 'not run' in out['report.md']

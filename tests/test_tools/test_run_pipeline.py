@@ -229,6 +229,8 @@ def test_models_without_weights_need_no_launcher(run):
     ('demo', 'demo/report'),
     ('vggsound', 'report_vggsound'),
     ('audioset', 'report_audioset'),
+    ('stampsound_small', 'stampsound_small/report'),
+    ('stampsound_full', 'stampsound_full/report'),
 ])
 def test_all_of_a_table_is_listed(run, name, folder):
     table = f'configs/tables/{name}.py'
