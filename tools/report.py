@@ -70,6 +70,8 @@ MATCHINGS = {
     '10-shot': '10-shot',
 }
 NOT_RUN = 'not run'
+# So many missing results are printed one by one.
+_MANY = 12
 # Stands for each of a config's seeds in the name of a work directory.
 SEED = '{seed}'
 STAR = ('Rows with * are class-agnostic: all objects count as one class. '
@@ -1430,7 +1432,9 @@ def write(report: Report, out: str, json_file: Optional[str],
     print(f'Wrote {osp.join(out, "report.html")}, report.md, tables.tex and '
           'report.json.')
     if missing:
-        print(f'Not run: {", ".join(missing)}.')
+        print('Not run: ' + (', '.join(missing) if len(missing) <= _MANY else
+                             f'{len(missing)} results that the report lists') +
+              '.')
     if summary is not None:
         dump_json(summary, spec['summary']['file'], indent=1)
         print(f'Wrote {spec["summary"]["file"]}.')

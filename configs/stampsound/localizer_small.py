@@ -22,6 +22,7 @@ channels = 256
 audio_channels = 128
 model = dict(
     flip_test=True,
+    keep_embeddings=True,  # For RetrievalMetric.
     visual_backbone=dict(base_channels=32),
     # tools/analysis_tools/choose_beta.py, without ground truth.
     box_extractor=dict(beta=0.6),
@@ -134,5 +135,6 @@ val_evaluator = [
 ]
 # Self-boxes of the test clips count as detections, without classes.
 test_evaluator = val_evaluator + [
-    dict(type='avdet_mm.MatchedCocoMetric', class_aware=False)
+    dict(type='avdet_mm.RetrievalMetric'),
+    dict(type='avdet_mm.MatchedCocoMetric', class_aware=False),
 ]

@@ -190,6 +190,14 @@ localization = [
     dict(name='mean IoU', metric='loc/mean_iou', group='Self-boxes'),
     dict(name='pointing', metric='loc/pointing', group='Self-boxes'),
 ]
+retrieval = [
+    dict(
+        name='class found by sound',
+        metric='retrieval/a2v_class1',
+        group='Retrieval'),
+    dict(
+        name='by sight', metric='retrieval/v2a_class1', group='Retrieval'),
+]
 clusters = [
     dict(name='both heads', metric='cluster/nmi', group='NMI'),
     dict(name='visual', metric='cluster/nmi_visual', group='NMI'),
@@ -248,7 +256,7 @@ report = dict(
             table='figures',
             key='localizer',
             title='The localizer on the training clips, and without parts',
-            columns=[*localization, *clusters],
+            columns=[*localization, *clusters, *retrieval],
             rows=[
                 dict(
                     name='Ours',
@@ -277,7 +285,7 @@ report = dict(
             table='figures',
             key='localizer_test',
             title='The localizer on the test clips',
-            columns=[*localization, *clusters],
+            columns=[*localization, *clusters, *retrieval],
             rows=[
                 dict(name='Ours', run=of_seed + '/localizer/test', main=True),
             ]),
@@ -304,6 +312,8 @@ report = dict(
             self_boxes_iou50=(of_seed + '/localizer/train', 'loc/iou50'),
             center_box_iou50=(of_seed + '/center-box/train', 'loc/iou50'),
             pointing=(of_seed + '/localizer/train', 'loc/pointing'),
+            retrieval_class1=(of_seed + '/localizer/train',
+                              'retrieval/a2v_class1'),
             nmi_visual_test=(of_seed + '/localizer/test',
                              'cluster/nmi_visual'),
             self_boxes_iou50_test=(of_seed + '/localizer/test', 'loc/iou50'),

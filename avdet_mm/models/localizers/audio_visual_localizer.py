@@ -27,6 +27,9 @@ class AudioVisualLocalizer(BaseLocalizer):
         flip_test (bool): In eval mode, take the mean of a frame and its
             mirror image (ours), of heatmaps and of visual logits. It costs
             a second pass of the visual encoder. Defaults to False.
+        keep_embeddings (bool): Predictions keep ``visual_embedding``
+            (D, h, w) and ``audio_embedding`` (D,), for
+            :class:`RetrievalMetric`. Defaults to False.
         **kwargs: Of :class:`BaseLocalizer`: the backbones, the box
             extractor, the data preprocessor.
     """
@@ -36,6 +39,7 @@ class AudioVisualLocalizer(BaseLocalizer):
                  cluster_head: Optional[dict] = None,
                  loc_weight: float = 0.5,
                  flip_test: bool = False,
+                 keep_embeddings: bool = False,
                  **kwargs) -> None:
         super().__init__(**kwargs)
         if not 0 <= loc_weight <= 1:
@@ -46,6 +50,7 @@ class AudioVisualLocalizer(BaseLocalizer):
             MODELS.build(cluster_head) if cluster_head else None)
         self.loc_weight = loc_weight
         self.flip_test = flip_test
+        self.keep_embeddings = keep_embeddings
         #: (num_clips,) int64, set and saved by SelfLabelHook; indexed by
         #: ``sample_idx``. Not a buffer: it belongs to the training set.
         self.self_labels: Optional[Tensor] = None
@@ -95,6 +100,18 @@ class AudioVisualLocalizer(BaseLocalizer):
             return None
         return self.cluster_head.predict(outs['visual_logits'],
                                          outs['audio_logits'])
+
+    def predict(self, outs: Dict[str, Tensor],
+                data_samples: List[AudioVisualDataSample],
+                input_shape: tuple) -> List[AudioVisualDataSample]:
+        """As all localizers; with embeddings, if they are to be kept."""
+        super().predict(outs, data_samples, input_shape)
+        if self.keep_embeddings:
+            for i, sample in enumerate(data_samples):
+                # Copies: a view would carry the whole batch along.
+                sample.visual_embedding = outs['visual'][i].clone()
+                sample.audio_embedding = outs['audio'][i].clone()
+        return data_samples
 
     def loss(self, outs: Dict[str, Tensor],
              data_samples: List[AudioVisualDataSample]) -> Dict[str, Tensor]:

@@ -288,3 +288,15 @@ def test_mean_of_a_frame_and_its_mirror_image():
         (one['visual_logits'] + two['visual_logits']) / 2)
     assert torch.equal(found['audio_logits'], one['audio_logits'])
     assert (model.heatmaps(found) - model.heatmaps(one)).abs().max() > 1e-3
+
+
+def test_embeddings_are_kept_if_asked_for():
+    model = build(keep_embeddings=True).eval()
+    data = batch_of(model, [0, 1, 2])
+    outs = model(data['inputs'])
+    for i, sample in enumerate(model(**data, mode='predict')):
+        assert torch.equal(sample.visual_embedding, outs['visual'][i])
+        assert torch.equal(sample.audio_embedding, outs['audio'][i])
+    model.keep_embeddings = False
+    data = batch_of(model, [0, 1, 2])
+    assert 'visual_embedding' not in model(**data, mode='predict')[0]
