@@ -88,9 +88,21 @@ def test_own_data(measure, clip_dir, monkeypatch, capsys):
     assert 'its own data' in capsys.readouterr().out
 
 
-def test_mixed_precision_needs_a_gpu(measure):
+def test_float16_needs_a_gpu(measure):
     with pytest.raises(SystemExit, match='needs a GPU'):
-        measure('pretrain_audioset', '--amp')
+        measure('pretrain_audioset', '--amp', '--cfg-options',
+                'optim_wrapper.dtype=float16')
+
+
+def test_mixed_precision_is_bfloat16(measure, benchmark, monkeypatch):
+    entered = []
+    autocast = torch.autocast
+    monkeypatch.setattr(
+        torch, 'autocast',
+        lambda *args, **kwargs: entered.append(kwargs) or autocast(
+            *args, **kwargs))
+    measure('pretrain_audioset', '--amp')
+    assert {'dtype': torch.bfloat16} in entered
 
 
 def test_clock_counts_exclusive_times(benchmark, monkeypatch):

@@ -20,7 +20,7 @@ steps:
 On a GPU every stage ends with a synchronization, which step, a whole step
 without any, does without. pairs_per_s follows from step, loader_cores says
 how many cores the loader needs to keep up with it. --amp: mixed precision in
-bfloat16, on GPUs, unless the config names another ``optim_wrapper.dtype``.
+bfloat16 unless the config names another ``optim_wrapper.dtype``.
 """
 import argparse
 import functools
