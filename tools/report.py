@@ -45,7 +45,7 @@ from avdet_mm.evaluation.functional import classify_detections, count_failures
 from avdet_mm.evaluation.functional.failures import KINDS
 from avdet_mm.utils import atomic_write, dump_json
 from avdet_mm.utils.progress import Progress
-from avdet_mm.utils.stages import load_quietly
+from avdet_mm.utils.stages import finished_stage, load_quietly
 from avdet_mm.visualization import draw_boxes, enlarge
 from avdet_mm.visualization.charts import bars, curves, matrix
 from avdet_mm.visualization.drawing import GRAY, GREEN, RED
@@ -325,6 +325,27 @@ class Runs:
         if not num_runs:
             return NOT_RUN
         return Spread(values, num_runs) if SEED in folder else values[0]
+
+    def stage_seconds(self, folder: str, stage: str, cores: int) -> Cell:
+        """Processor time of a pipeline's stage by number of cores.
+
+        Args:
+            folder (str): Work root of the pipeline.
+            stage (str): Name of the stage.
+            cores (int): On which the time is shared out.
+        """
+        records = [
+            finished_stage(osp.join(one, 'stages'), stage)
+            for one in self.folders(folder)
+        ]
+        # A training that was not run by the pipeline has no time.
+        values = tuple(
+            record['cpu_seconds'] / cores
+            if record and record.get('cpu_seconds') else None
+            for record in records)
+        if not any_number(values):
+            return NOT_RUN
+        return Spread(values, len(values)) if SEED in folder else values[0]
 
     def metric(self,
                folder: Optional[str],
@@ -916,7 +937,9 @@ class Report:
         """Chosen metrics under names of one's own.
 
         ``summary`` of the report has ``file``, a json, and ``keys``, name ->
-        (work directory, metric).
+        (work directory, metric), and perhaps ``seconds``, name -> (work root
+        of a pipeline, stage, cores): the processor time of a stage, shared
+        out to so many cores.
 
         Returns:
             dict: Name -> metric as it is in evaluation.json, not in percent.
@@ -925,14 +948,22 @@ class Report:
             ``<name>_std`` of the sample, None of a single one. Names
             without any figure are left out, which is said.
         """
+        spec = self.spec['summary']
+        cells = {
+            name: (self.runs.metric(folder, metric, scale=1),
+                   f'{metric} of {folder}')
+            for name, (folder, metric) in spec['keys'].items()
+        }
+        for name, (folder, stage, cores) in spec.get('seconds', {}).items():
+            cells[name] = (self.runs.stage_seconds(folder, stage, cores),
+                           f'the stage {stage} below {folder}')
         out: Dict[str, Any] = {}
-        for name, (folder, metric) in self.spec['summary']['keys'].items():
-            cell = self.runs.metric(folder, metric, scale=1)
+        for name, (cell, what) in cells.items():
             value = number(cell)
             if value is None:
                 why = NOT_RUN if cell == NOT_RUN else 'not defined'
-                print(f'warning: the summary has no {name}: {metric} of '
-                      f'{folder} is {why}.', file=sys.stderr)
+                print(f'warning: the summary has no {name}: {what} is {why}.',
+                      file=sys.stderr)
                 continue
             out[name] = value
             if isinstance(cell, Spread):

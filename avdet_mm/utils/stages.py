@@ -1,9 +1,11 @@
 """Stages of a pipeline: commands that run once, and again when they must."""
+import glob
 import hashlib
 import json
 import logging
 import os
 import os.path as osp
+import resource
 import shlex
 import signal
 import subprocess
@@ -116,6 +118,9 @@ class Stage:
 class StageRunner:
     """Runs stages that are not done yet, and keeps a record of each.
 
+    Records have the ``seconds`` that a stage took, and its ``cpu_seconds``,
+    which other work on the machine hardly changes.
+
     A stage is done if it ended well with the command, the config and the
     input files that it has now, and its outputs are as it left them. A
     training is also taken for done if there is no record of it, but all its
@@ -174,7 +179,7 @@ class StageRunner:
                          'no record of how it was made, but it is newer '
                          'than what it is made from. Remove it to train '
                          'anew.')
-                record = dict(state, seconds=0.)
+                record = dict(state, seconds=0., cpu_seconds=0.)
                 self._write(stage, record, done=True)
             else:
                 self.say('Finished before.')
@@ -184,11 +189,12 @@ class StageRunner:
         if self.dry_run:
             self._to_be_made.update(stage.outputs)
             return 0.
-        start = time.time()
+        start, cpu_start = time.time(), _cpu_seconds()
         record = dict(
             state,
             started=record['started'] if resume else start,
-            seconds=record['seconds'] if resume else 0.)
+            seconds=record['seconds'] if resume else 0.,
+            cpu_seconds=record.get('cpu_seconds', 0.) if resume else 0.)
         self._write(stage, record)
         try:
             code = run_command(command, dict(os.environ, **self.env))
@@ -198,6 +204,7 @@ class StageRunner:
                 'again to go on from here.')
         finally:
             record['seconds'] += time.time() - start
+            record['cpu_seconds'] += _cpu_seconds() - cpu_start
             self._write(stage, record)
         if code:
             raise SystemExit(
@@ -259,6 +266,26 @@ class StageRunner:
             record = dict(record, outputs=outputs)
         if not self.dry_run:
             dump_json(record, self._path(stage), indent=1)
+
+
+def finished_stage(folder: str, name: str) -> Optional[dict]:
+    """The newest record of a stage that ended well.
+
+    Args:
+        folder (str): That of :class:`StageRunner`.
+        name (str): Name of the stage.
+
+    Returns:
+        dict: With ``seconds`` and ``cpu_seconds``, 0 for a training that
+        the pipeline has not run itself; None without a record.
+    """
+    found = []
+    for path in glob.glob(osp.join(glob.escape(folder), f'{name}-*.json')):
+        if len(osp.basename(path)) == len(f'{name}-01234567.json'):
+            with open(path, encoding='utf-8') as file:
+                found.append(json.load(file))
+    done = [record for record in found if 'outputs' in record]
+    return max(done, key=lambda r: r.get('started', 0.), default=None)
 
 
 def parse_options(options: Sequence[str]) -> Dict[str, Any]:
@@ -365,6 +392,12 @@ def _files(node: Any, root: str = '') -> Iterator[str]:
     elif isinstance(node, (list, tuple)):
         for value in node:
             yield from _files(value)
+
+
+def _cpu_seconds() -> float:
+    """Of all processes that have ended below this one, on all cores."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _time(path: str) -> float:

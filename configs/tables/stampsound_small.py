@@ -332,7 +332,9 @@ report = dict(
                            'coco/recall50_silent'),
             sounding_recall=(of_seed + '/detector/test',
                              'coco/recall50_sounding'),
-        )))
+        ),
+        # Of the processor, on two cores.
+        seconds=dict(localizer_seconds=(of_seed, 'localizer', 2))))
 stages.append(
     dict(
         name='report',

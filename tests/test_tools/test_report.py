@@ -619,6 +619,34 @@ def test_summary(run, capsys):
     assert found == dict(x=0.75, x_seeds=[0.75], x_std=None)
 
 
+def test_seconds_in_the_summary(run, capsys):
+    def record(folder, stage, **content):
+        os.makedirs(f'{folder}/stages', exist_ok=True)
+        with open(f'{folder}/stages/{stage}.json', 'w') as file:
+            json.dump(content, file)
+
+    record('s0', 'train-00000000', cpu_seconds=8., started=1, outputs={})
+    record('s0', 'train-00000001', cpu_seconds=10., started=2, outputs={})
+    record('s0', 'train-00000002', cpu_seconds=99., started=3)  # Not ended.
+    record('s0', 'train-test-00000000', cpu_seconds=99., started=3,
+           outputs={})
+    record('s1', 'train-00000000', cpu_seconds=0., outputs={})
+    record('s2', 'train-00000000', cpu_seconds=14., started=1, outputs={})
+    seconds = dict(train_seconds=('s{seed}', 'train', 2),
+                   fixed=('s2', 'train', 1), none=('s1', 'train', 1))
+    run([dict(FIGURES, rows=[])], '--summary', seeds=[0, 1, 2],
+        summary=dict(file='s.json', keys={}, seconds=seconds))
+    with open('s.json') as file:
+        assert json.load(file) == dict(
+            train_seconds=6., train_seconds_seeds=[5., None, 7.],
+            train_seconds_std=pytest.approx(2**0.5), fixed=14.)
+    assert capsys.readouterr().err.splitlines() == [
+        'warning: train_seconds of the summary is of 2 of 3 seeds.',
+        'warning: the summary has no none: the stage train below s1 is not '
+        'run.',
+    ]
+
+
 def test_wrong_summary(run):
     with pytest.raises(SystemExit, match='has no `summary`: dict'):
         run([dict(FIGURES, rows=[])], '--summary')

@@ -8,7 +8,12 @@ import time
 
 import pytest
 
-from avdet_mm.utils.stages import Stage, StageRunner, run_command
+from avdet_mm.utils.stages import (
+    Stage,
+    StageRunner,
+    finished_stage,
+    run_command,
+)
 from tests.toy import ROOT
 
 CONFIG = """
@@ -188,7 +193,12 @@ def test_failure_then_resumed(files):
     (files.root / 'go').write_text('')
     assert files.run()[1] == ['--resume']
     record, = (files.root / 'records').glob('*.json')
-    assert json.loads(record.read_text())['seconds'] > 0
+    record = json.loads(record.read_text())
+    assert record['seconds'] > 0
+    # Of three starts of Python, on as many cores as it likes.
+    assert 0 < record['cpu_seconds'] < 32 * record['seconds']
+    assert finished_stage(str(files.root / 'records'), 'one') == record
+    assert finished_stage(str(files.root / 'records'), 'on') is None
     assert files.run()[1] == []
 
 
