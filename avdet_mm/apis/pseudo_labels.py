@@ -1,4 +1,5 @@
 """Self-labels as a COCO json, the input of the detector (Sec. 3.2-3.3)."""
+import copy
 import datetime
 import json
 import os.path as osp
@@ -305,7 +306,8 @@ class _Batch:
                 scores=torch.from_numpy(record['score'][boxes]))
             instances['labels'] = torch.zeros_like(
                 instances['scores'], dtype=torch.long)
-            data = sample.cpu().to_dict()
+            # Copies: what a loader's process sent holds a file open.
+            data = copy.deepcopy(sample.cpu()).to_dict()
             for name, tensor in self.tensors.items():
                 # Copies: a pickled view would carry the batch along.
                 if name in ('label', 'label_score'):

@@ -3,6 +3,7 @@ import json
 import os
 import os.path as osp
 import pickle
+import resource
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 
 from avdet_mm import __version__
@@ -314,6 +316,32 @@ def test_without_cluster_head(tmp_path):
     assert [x['file_name'] for x in coco['images']] == [
         osp.relpath(f'/images/clip_00{i}.png', tmp_path) for i in range(4)
     ]
+
+
+def test_many_clips_do_not_hold_files_open(tmp_path):
+    # Each tensor of a loader's process is an open file until it is freed.
+    class WithBoxes(ToyClips):
+
+        def __getitem__(self, i):
+            clip = super().__getitem__(i)
+            clip['data_samples'].gt_instances = InstanceData(
+                bboxes=torch.full((1, 4), float(i)))
+            return clip
+
+    data = Runner.build_dataloader(
+        loader_cfg(WithBoxes(120), 4, num_workers=1), seed=0)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir('/proc/self/fd'))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 100, limit[1]))
+    try:
+        generate_pseudo_labels(build_model(), data, str(tmp_path / 'l.json'),
+                               dump_file=str(tmp_path / 'p.pkl'))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    with open(tmp_path / 'p.pkl', 'rb') as file:
+        kept = pickle.load(file)
+    assert [int(clip['gt_instances']['bboxes'][0, 0])
+            for clip in kept] == list(range(120))
 
 
 def test_mode_of_the_model_is_restored(tmp_path):

@@ -34,6 +34,10 @@ class AVOLNet(BaseModule):
         pooled_stages (Sequence[int]): Stages whose outputs are max pooled
             before the next stage. Defaults to (0, 1, 2); fewer make the
             heatmap finer.
+        kernel_sizes (Sequence[int]): Of both convolutions of each stage.
+            1 in the last stages (ours) keeps the receptive field small: a
+            heatmap is blurred by it, alike in all directions, and boxes of
+            long objects become too square. Defaults to (3, 3, 3, 3).
         out_indices (Sequence[int]): Stages whose outputs are returned.
             Defaults to (3, ).
         frozen_stages (int): Stages ``0 .. frozen_stages`` are frozen; -1
@@ -56,6 +60,7 @@ class AVOLNet(BaseModule):
                  base_channels: int = 64,
                  first_stride: int = 2,
                  pooled_stages: Sequence[int] = (0, 1, 2),
+                 kernel_sizes: Sequence[int] = (3, 3, 3, 3),
                  out_indices: Sequence[int] = (3, ),
                  frozen_stages: int = -1,
                  norm_cfg: dict = dict(type='BN'),
@@ -69,6 +74,10 @@ class AVOLNet(BaseModule):
             raise ValueError(
                 f'out_indices must lie in 0..{self.num_stages - 1}, at least '
                 f'one, got {tuple(out_indices)}.')
+        if len(kernel_sizes) != self.num_stages or any(
+                size < 1 or size % 2 == 0 for size in kernel_sizes):
+            raise ValueError(f'kernel_sizes must be {self.num_stages} odd '
+                             f'numbers, got {tuple(kernel_sizes)}.')
         if frozen_stages > max(out_indices):
             raise ValueError(
                 f'frozen_stages must be at most {max(out_indices)}, the last '
@@ -87,9 +96,9 @@ class AVOLNet(BaseModule):
                     ConvModule(
                         in_channels,
                         channels,
-                        3,
+                        kernel_sizes[i],
                         stride=stride,
-                        padding=1,
+                        padding=kernel_sizes[i] // 2,
                         norm_cfg=norm_cfg))
                 in_channels = channels
         # Optimizers and DDP look at it before training starts.

@@ -49,6 +49,34 @@ def test_default_width_and_parameters():
         9 * i * o + 2 * o for i, o in widths)
 
 
+@pytest.mark.parametrize('kernel_sizes, field', [
+    # 93 = 7 (two convolutions, the first with stride 2), + 2 (pool), + 16 (two
+    # at stride 4), + 4 (pool), + 64 (four at stride 8).
+    ((3, 3, 3, 3), 93),
+    ((3, 3, 3, 1), 61),
+    ((3, 3, 1, 1), 29),
+])
+def test_receptive_field(kernel_sizes, field):
+    net = AVOLNet(base_channels=2, pooled_stages=(0, 1),
+                  kernel_sizes=kernel_sizes)
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            # All weights count, and none is cut off by the ReLU.
+            torch.nn.init.constant_(module.weight, 1.)
+    net.eval()
+    image = torch.rand(1, 3, 160, 160, requires_grad=True)
+    # Nothing is equal: max pooling passes every cell on in its turn.
+    net(image)[0][0, 0, 10, 10].backward()
+    rows = image.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert field - 4 <= rows[-1] - rows[0] + 1 <= field
+
+
+@pytest.mark.parametrize('kernel_sizes', [(3, 3, 3), (3, 3, 3, 2)])
+def test_wrong_kernel_sizes(kernel_sizes):
+    with pytest.raises(ValueError, match='must be 4 odd numbers'):
+        AVOLNet(kernel_sizes=kernel_sizes)
+
+
 def test_values_follow_the_topology():
     torch.manual_seed(0)
     net = AVOLNet(base_channels=3, out_indices=(1, 3))
