@@ -94,6 +94,43 @@ def test_annealing_in_a_training(tmp_path):
     ]
 
 
+def test_annealing_begins_when_pairs_are_found(tmp_path):
+    hook = dict(
+        type='avdet_mm.AnnealedPoolingHook', begin=1, end_epoch=2, start=0.5,
+        end=0.125, retrieval=2.)
+
+    def train(epochs, found, **kwargs):
+        """Poolings of the iterations; ``found`` is of each."""
+        cfg = model_cfg()
+        cfg['localization_head']['pooling'] = 'mean'
+        runner = make_runner(tmp_path, cfg, ToyClips(8), [hook],
+                             epochs=epochs, **kwargs)
+        seen, found = [], iter(found)
+        head = runner.model.localization_head
+        loss = head.loss
+
+        def probe(*args):
+            seen.append(head.pooling)
+            return dict(loss(*args), retrieval=torch.tensor(next(found)))
+
+        head.loss = probe
+        runner.train()
+        return seen
+
+    # Guessing finds a quarter. The first epoch does not count; 0.5 is the
+    # mean over the first three iterations.
+    seen = train(2, [0.3, 0.3, 0.9, 0.])
+    assert seen == ['mean', 'mean', 'mean', pytest.approx(0.5)]
+    # Once begun, it goes on, here after an interruption.
+    seen = train(4, [0.] * 4, resume=True)
+    assert seen == [pytest.approx(0.25), 'max', 'max', 'max']
+
+
+def test_wrong_criterion():
+    with pytest.raises(ValueError, match='a multiple of guessing'):
+        AnnealedPoolingHook(0, 1, retrieval=1.)
+
+
 @pytest.mark.parametrize('kwargs', [
     dict(begin=2, end_epoch=2),
     dict(begin=-1, end_epoch=2),

@@ -1,6 +1,7 @@
 """Category self-labelling: two classifiers, one set of labels (Eq. 2)."""
 from typing import Dict, Optional, Tuple
 
+import torch.nn as nn
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -28,8 +29,10 @@ class SKClusterHead(BaseModule):
         hidden_channels (int): Of the MLPs. The paper's value is lost; 512
             as in SeLaVi. Defaults to 512.
         visual_pooling (str): How the visual map becomes a vector before its
-            MLP: ``'mean'`` (the paper) or ``'max'`` (ours, for objects that
-            cover a small part of the frame). Defaults to ``'mean'``.
+            MLP: ``'mean'`` (the paper), or, ours, for objects that cover a
+            small part of the frame, ``'max'`` or ``'attention'``, a mean
+            with weights that a 1 x 1 convolution learns; they start equal.
+            Defaults to ``'mean'``.
         dropout (float): Before the last layer. Defaults to 0.
         norm_cfg (dict, optional): Norm in the MLPs. Defaults to BN.
     """
@@ -46,15 +49,19 @@ class SKClusterHead(BaseModule):
         super().__init__(init_cfg)
         if num_clusters < 2:
             raise ValueError(f'num_clusters must be >= 2, got {num_clusters}.')
-        if visual_pooling not in ('mean', 'max'):
-            raise ValueError("visual_pooling must be 'mean' or 'max', got "
-                             f'{visual_pooling!r}.')
+        if visual_pooling not in ('mean', 'max', 'attention'):
+            raise ValueError("visual_pooling must be 'mean', 'max' or "
+                             f"'attention', got {visual_pooling!r}.")
         self.num_clusters = num_clusters
         self.visual_pooling = visual_pooling
         self.visual_mlp = pointwise_mlp(visual_channels, hidden_channels,
                                         num_clusters, norm_cfg, dropout)
         self.audio_mlp = pointwise_mlp(audio_channels, hidden_channels,
                                        num_clusters, norm_cfg, dropout)
+        if visual_pooling == 'attention':
+            self.attention = nn.Conv2d(visual_channels, 1, 1)
+            nn.init.zeros_(self.attention.weight)
+            nn.init.zeros_(self.attention.bias)
 
     def forward(self, visual_map: Tensor,
                 audio_vector: Tensor) -> Tuple[Tensor, Tensor]:
@@ -67,13 +74,19 @@ class SKClusterHead(BaseModule):
         Returns:
             tuple[Tensor, Tensor]: (B, K) each.
         """
-        pooled = visual_map.amax(
-            dim=(2, 3), keepdim=True
-        ) if self.visual_pooling == 'max' else visual_map.mean(
-            dim=(2, 3), keepdim=True)
-        return (self.visual_mlp(pooled).flatten(1).float(),
+        return (self.visual_mlp(self._pool(visual_map)).flatten(1).float(),
                 self.audio_mlp(audio_vector[..., None, None]).flatten(
                     1).float())
+
+    def _pool(self, visual_map: Tensor) -> Tensor:
+        """(B, C, 1, 1) of the whole map."""
+        if self.visual_pooling == 'max':
+            return visual_map.amax(dim=(2, 3), keepdim=True)
+        if self.visual_pooling == 'mean':
+            return visual_map.mean(dim=(2, 3), keepdim=True)
+        weights = self.attention(visual_map).flatten(2).softmax(dim=2)
+        pooled = visual_map.flatten(2) @ weights.transpose(1, 2)
+        return pooled[..., None]
 
     @staticmethod
     def predict(visual_logits: Tensor,

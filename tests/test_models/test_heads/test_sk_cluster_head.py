@@ -18,7 +18,7 @@ def make_head(**kwargs):
                 hidden_channels=7), **kwargs))
 
 
-@pytest.mark.parametrize('pooling', ['mean', 'max'])
+@pytest.mark.parametrize('pooling', ['mean', 'max', 'attention'])
 @pytest.mark.parametrize('norm_cfg', [None, dict(type='BN')])
 def test_shapes(pooling, norm_cfg):
     head = make_head(visual_pooling=pooling, norm_cfg=norm_cfg)
@@ -42,6 +42,23 @@ def test_pooled_before_the_mlp(pooling):
         hidden = (x @ first.weight.flatten(1).T + first.bias).clamp(min=0)
         expected = hidden @ last.weight.flatten(1).T + last.bias
         torch.testing.assert_close(result, expected)
+
+
+def test_attention():
+    head = make_head(visual_pooling='attention', norm_cfg=None)
+    visual_map, vector = torch.randn(4, 6, 3, 2), torch.randn(4, 3)
+    mean = make_head(norm_cfg=None)
+    mean.load_state_dict(head.state_dict(), strict=False)
+    # Before anything is learned.
+    torch.testing.assert_close(
+        head(visual_map, vector), mean(visual_map, vector))
+    head.attention.weight.data[:, 2] = 3.
+    weights = (3 * visual_map[:, 2]).exp()
+    pooled = (weights[:, None] * visual_map).sum((2, 3)) / weights.sum(
+        (1, 2))[:, None]
+    torch.testing.assert_close(
+        head(visual_map, vector)[0],
+        mean(pooled[..., None, None], vector)[0])
 
 
 def test_dropout_before_the_last_layer():
