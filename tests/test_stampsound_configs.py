@@ -2,6 +2,7 @@
 import glob
 import json
 import os.path as osp
+import re
 import runpy
 import sys
 
@@ -83,15 +84,21 @@ def test_files_are_those_of_preset_and_seed(name, places):
     assert f'stampsound_{other}' not in text
     assert f'stampsound_{preset}/seed5' in text
     count = 40 if preset == 'full' else 10
+    other_number = re.search('k([0-9]+)_small', name)
+    if other_number:
+        count = int(other_number[1])
+        for kind in ('self_labels', 'matching'):
+            assert f'{kind}.json' not in text
     assert cfg.num_clusters == count
     heads = [cfg.model.get('cluster_head') or {},
              cfg.model.get('roi_head', {}).get('bbox_head', {})]
     for head in heads:
         for key in ('num_clusters', 'num_classes'):
             assert head.get(key, count) == count
-    for loader in (cfg.get('train_dataloader'), cfg.test_dataloader):
+    for loader, number in ((cfg.get('train_dataloader'), count),
+                           (cfg.test_dataloader, 40 if count == 40 else 10)):
         names = (loader or {}).get('dataset', {}).get('metainfo', {})
-        assert len(names.get('classes', range(count))) == count
+        assert len(names.get('classes', range(number))) == number
 
 
 def test_presets_have_the_same_configs():
@@ -102,11 +109,38 @@ def test_presets_have_the_same_configs():
             assert name.replace('_small', '_full') in CONFIGS
 
 
-def test_ablations_write_no_labels(places):
+def test_ablations_do_not_overwrite_labels(places):
     for name in CONFIGS:
         if name.startswith('ablations/'):
-            types = [hook['type'] for hook in read(name).custom_hooks]
-            assert 'avdet_mm.PseudoLabelHook' not in types
+            hooks = {hook['type']: hook for hook in read(name).custom_hooks}
+            labels = hooks.get('avdet_mm.PseudoLabelHook')
+            if '/k' not in name:
+                assert labels is None
+            elif labels:
+                assert labels.out_file.endswith('self_labels_k' + re.search(
+                    'k([0-9]+)_', name)[1] + '.json')
+
+
+@pytest.mark.parametrize('preset', ['small', 'full'])
+def test_tables(preset, places):
+    path = osp.join(ROOT, f'configs/tables/stampsound_{preset}.py')
+    cfg = Config.fromfile(path)
+    made = {
+        out.replace('seed5', 'seed{seed}')
+        for stage in cfg.stages for out in stage.get('outputs', ())
+    }
+    rows = [row for table in cfg.report.tables for row in table.rows]
+    folders = {folder for row in rows
+               for folder in row.get('runs', {'': row.get('run')}).values()}
+    folders |= {folder for folder, _ in cfg.report.summary['keys'].values()}
+    assert {f'{folder}/evaluation.json' for folder in folders} <= made
+    other = 'full' if preset == 'small' else 'small'
+    assert f'stampsound_{other}' not in json.dumps(cfg.report.to_dict())
+    names = {stage.name for stage in cfg.stages}
+    assert len(names) == len(cfg.stages)
+    assert any('ablation' in name for name in names) == (preset == 'small')
+    for row in rows:
+        assert ('ablation' in json.dumps(row)) <= (preset == 'small')
 
 
 def test_stages(tool, places):

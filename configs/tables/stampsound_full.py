@@ -24,12 +24,18 @@ report = of_full(_base_.report)
 for table in report['tables']:
     table['rows'] = [
         row for row in table['rows']
-        if '/ablation_' not in row.get('run', '')
+        if table['table'] == 'table5_matching'
+        or '/ablation_' not in json.dumps(row)
     ]
     if table['table'] == 'table5_matching':
         table['rows'][0]['runs'] = {
             'K = 40': table['rows'][0]['runs']['K = 10']
         }
+report['tables'] = [
+    table for table in report['tables']
+    if len(table['rows']) > 1 or table['table'] == 'table5_matching'
+    or table.get('key') == 'localizer_test'
+]
 stages[-1]['inputs'] = [
     path for path in stages[-1]['inputs'] if '/ablation_' not in path
 ]

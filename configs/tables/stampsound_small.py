@@ -14,13 +14,25 @@ self_labels = work_root + '/self_labels.json'
 round1 = work_root + '/self_labels_round1.json'
 localizer = 'configs/stampsound/localizer_small.py'
 detector = 'configs/stampsound/faster-rcnn_small'
+# Numbers of clusters other than that of classes: half, 1.25 times.
+numbers = (5, 12)
+# Self-boxes otherwise, by beta and whether all components count.
+boxes = {
+    '0.5 single': ('0.5', False),
+    '0.7 single': ('0.7', False),
+    '0.8 single': ('0.8', False),
+    '0.5-0.7 single': ('0.5,0.7', False),
+    '0.5-0.7 multi': ('0.5,0.7', True),
+}
 # Localizers of which one part is other than ours.
 ablations = {
     'model-labels': 'first labels by the heads',
     'mean-classifier': 'visual classifier sees the mean',
+    'attention-classifier': 'visual classifier sees a learned mean',
     'mean-pooling': 'scores are means to the end',
     'max-pooling': 'scores are maxima from the start',
     'share': 'scores are the best 6 % in the end',
+    'criterion': 'annealing begins when pairs are found',
     'cluster-negatives': 'no negatives of the same cluster',
     'batch64': 'batch of 64',
     'float32': 'single precision',
@@ -106,6 +118,42 @@ def ablation(name, options=()):
     return [train(name, config, options), localizer_tests(name, config)[1]]
 
 
+def own_boxes(name, beta, multi):
+    """A detector on other self-boxes of the same localizer."""
+    name = 'ablation_boxes-' + name.replace(' ', '-')
+    labels = f'{work_root}/{name}.json'
+    config = detector + '.py'
+    return [
+        dict(
+            name=name + '-labels',
+            script='tools/generate_pseudo_labels.py',
+            config=localizer,
+            args=['{localizer}', '--out', labels],
+            links=[
+                f'model.box_extractor.beta={beta}',
+                f'model.box_extractor.multi={multi}',
+                'custom_hooks.5.dump_file=None'
+            ]),
+        train(name, config, [f'train_dataloader.dataset.ann_file={labels}']),
+        test_detector(name, config)[0],
+    ]
+
+
+def other_number(k):
+    """Localizer and detector with K clusters."""
+    config = f'configs/stampsound/ablations/faster-rcnn_k{k}_small.py'
+    name = f'ablation_k{k}-detector'
+    return [
+        *ablation(f'k{k}'),
+        match(
+            f'{work_root}/self_labels_k{k}.json',
+            f'{work_root}/matching_k{k}.json',
+            name=f'ablation_k{k}-matching'),
+        train(name, config),
+        test_detector(name, config)[0],
+    ]
+
+
 stages = [
     dict(
         name='clips',
@@ -161,6 +209,17 @@ stages = [
         stage for name in ('paper-joint', *ablations)
         for stage in ablation(name)
     ],
+    # Of the detector.
+    *[stage for k in numbers for stage in other_number(k)],
+    *[
+        stage for name, (beta, multi) in boxes.items()
+        for stage in own_boxes(name, beta, multi)
+    ],
+    train('ablation_warmup',
+          'configs/stampsound/ablations/faster-rcnn_warmup_small.py'),
+    test_detector(
+        'ablation_warmup',
+        'configs/stampsound/ablations/faster-rcnn_warmup_small.py')[0],
     # No mirror images: the same weights.
     test(
         'localizer',
@@ -296,12 +355,51 @@ report = dict(
                 dict(name='unseen photographs', run=of_seed + '/detector/alt'),
             ]),
         dict(
+            table='table5_k',
+            paper=[],
+            rows=[
+                detection('K = 5', 'ablation_k5-detector'),
+                detection('K = 10', 'detector', main=True),
+                detection('K = 12', 'ablation_k12-detector'),
+            ]),
+        dict(
             table='table5_matching',
             paper=['VGGSound'],
             rows=[
                 dict(
                     name='Ours - full',
-                    runs={'K = 10': of_seed + '/detector/test'})
+                    runs={
+                        'K = 5': of_seed + '/ablation_k5-detector/test',
+                        'K = 10': of_seed + '/detector/test',
+                        'K = 12': of_seed + '/ablation_k12-detector/test'
+                    })
+            ]),
+        dict(
+            table='tableA2',
+            paper=[],
+            rows=[
+                detection('0.6 single', 'detector', main=True), *[
+                    detection(
+                        name, 'ablation_boxes-' + name.replace(' ', '-'))
+                    for name in boxes
+                ]
+            ]),
+        dict(
+            table='figures',
+            key='warmup',
+            title='Class-agnostic warm-up',
+            columns=[
+                dict(name=name, metric='coco/' + name)
+                for name in ('AP30', 'AP50', 'AP')
+            ],
+            rows=[
+                dict(
+                    name='classes from the first epoch on',
+                    run=of_seed + '/detector/test',
+                    main=True),
+                dict(
+                    name='the first epoch without classes',
+                    run=of_seed + '/ablation_warmup/test'),
             ]),
     ],
     summary=dict(
