@@ -136,5 +136,9 @@ val_evaluator = [
 # Self-boxes of the test clips count as detections, without classes.
 test_evaluator = val_evaluator + [
     dict(type='avdet_mm.RetrievalMetric'),
+    dict(
+        type='avdet_mm.SoundLocalizationMetric',
+        protocols=['dsol_single', 'lvs_vggss', 'ez_vsl_vggss'],
+        single_thr=0.5),
     dict(type='avdet_mm.MatchedCocoMetric', class_aware=False),
 ]

@@ -34,7 +34,7 @@ for table in report['tables']:
 report['tables'] = [
     table for table in report['tables']
     if len(table['rows']) > 1 or table['table'] == 'table5_matching'
-    or table.get('key') == 'localizer_test'
+    or table.get('key') in ('localizer_test', 'heatmaps')
 ]
 stages[-1]['inputs'] = [
     path for path in stages[-1]['inputs'] if '/ablation_' not in path

@@ -349,6 +349,28 @@ report = dict(
                 dict(name='Ours', run=of_seed + '/localizer/test', main=True),
             ]),
         dict(
+            table='figures',
+            key='heatmaps',
+            title="Heatmaps by the protocols of Table 2's methods, test clips",
+            notes=[
+                'The union of the boxes of what sounds against the heatmap, '
+                "which DSOL's protocol cuts off at half of its maximum.",
+            ],
+            columns=[
+                dict(name=name, metric=f'ssl/{metric}', group=group)
+                for group, name, metric in (
+                    ('DSOL, single', 'IoU-0.5', 'dsol_single_iou50'),
+                    ('DSOL, single', 'AUC', 'dsol_single_auc'),
+                    ('LVS', 'cIoU-0.5', 'lvs_vggss_ciou50'),
+                    ('LVS', 'AUC', 'lvs_vggss_auc'),
+                    ('EZ-VSL', 'AP50', 'ez_vsl_vggss_ap50'),
+                    ('EZ-VSL', 'AUC', 'ez_vsl_vggss_auc'),
+                )
+            ],
+            rows=[
+                dict(name='Ours', run=of_seed + '/localizer/test', main=True),
+            ]),
+        dict(
             table='table3',
             rows=[
                 dict(name='Ours - full', run=of_seed + '/detector/test'),

@@ -4,7 +4,7 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from torch import Tensor
 
-from avdet_mm.registry import MODELS
+from avdet_mm.registry import MODELS, TASK_UTILS
 from avdet_mm.structures import AudioVisualDataSample
 
 from .base_localizer import BaseLocalizer
@@ -27,6 +27,9 @@ class AudioVisualLocalizer(BaseLocalizer):
         flip_test (bool): In eval mode, take the mean of a frame and its
             mirror image (ours), of heatmaps and of visual logits. It costs
             a second pass of the visual encoder. Defaults to False.
+        heatmap_filter (dict, optional): What refines heatmaps by their
+            frames, in eval mode (ours): :class:`GuidedFilter`. Defaults to
+            None.
         keep_embeddings (bool): Predictions keep ``visual_embedding``
             (D, h, w) and ``audio_embedding`` (D,), for
             :class:`RetrievalMetric`. Defaults to False.
@@ -39,6 +42,7 @@ class AudioVisualLocalizer(BaseLocalizer):
                  cluster_head: Optional[dict] = None,
                  loc_weight: float = 0.5,
                  flip_test: bool = False,
+                 heatmap_filter: Optional[dict] = None,
                  keep_embeddings: bool = False,
                  **kwargs) -> None:
         super().__init__(**kwargs)
@@ -50,6 +54,8 @@ class AudioVisualLocalizer(BaseLocalizer):
             MODELS.build(cluster_head) if cluster_head else None)
         self.loc_weight = loc_weight
         self.flip_test = flip_test
+        self.heatmap_filter = (
+            TASK_UTILS.build(heatmap_filter) if heatmap_filter else None)
         self.keep_embeddings = keep_embeddings
         #: (num_clips,) int64, set and saved by SelfLabelHook; indexed by
         #: ``sample_idx``. Not a buffer: it belongs to the training set.
@@ -67,9 +73,12 @@ class AudioVisualLocalizer(BaseLocalizer):
             dict[str, Tensor]: ``visual`` (B, D, h, w), ``audio`` (B, D), of
             unit norm; with a cluster head ``visual_logits`` and
             ``audio_logits`` (B, K). With ``flip_test``, in eval mode,
-            ``visual`` is the mean of two maps of unit norm.
+            ``visual`` is the mean of two maps of unit norm; with
+            ``heatmap_filter``, there is the ``frame``, too.
         """
         outs = self._encode(frame, audio)
+        if self.heatmap_filter is not None and not self.training:
+            outs['frame'] = frame
         if self.flip_test and not self.training:
             mirrored = self._encode(frame.flip(3), audio)
             # The heatmap is linear in it: its mean is that of heatmaps.
@@ -90,8 +99,16 @@ class AudioVisualLocalizer(BaseLocalizer):
         return outs
 
     def heatmaps(self, outs: Dict[str, Tensor]) -> Tensor:
-        """Cosines of each location with the clip's own sound, (B, h, w)."""
-        return self.localization_head.heatmaps(outs['visual'], outs['audio'])
+        """Cosines of each location with the clip's own sound, (B, h, w).
+
+        With ``heatmap_filter``, in eval mode, refined: finer, and no cosines
+        any more.
+        """
+        heatmaps = self.localization_head.heatmaps(outs['visual'],
+                                                   outs['audio'])
+        if 'frame' in outs:
+            heatmaps = self.heatmap_filter(heatmaps, outs['frame'])
+        return heatmaps
 
     def classify(self,
                  outs: Dict[str, Tensor]) -> Optional[Tuple[Tensor, Tensor]]:

@@ -290,6 +290,21 @@ def test_mean_of_a_frame_and_its_mirror_image():
     assert (model.heatmaps(found) - model.heatmaps(one)).abs().max() > 1e-3
 
 
+def test_filtered_heatmaps():
+    model = build(heatmap_filter=dict(type='avdet_mm.GuidedFilter'))
+    data = batch_of(model, [0, 1, 2])
+    assert 'frame' not in model.train()(data['inputs'])
+    outs = model.eval()(data['inputs'])
+    cosines = model.localization_head.heatmaps(outs['visual'], outs['audio'])
+    assert cosines.shape == (3, 4, 4)
+    expected = model.heatmap_filter(cosines, data['inputs']['frame'])
+    for i, sample in enumerate(model(**data, mode='predict')):
+        assert sample.heatmap.shape == (16, 16)
+        assert torch.equal(sample.heatmap, expected[i])
+        boxes = model.box_extractor(expected, (32, 32))[i][0]
+        assert torch.equal(sample.pred_instances.bboxes, boxes)
+
+
 def test_embeddings_are_kept_if_asked_for():
     model = build(keep_embeddings=True).eval()
     data = batch_of(model, [0, 1, 2])
