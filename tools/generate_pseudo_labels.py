@@ -8,11 +8,14 @@ variant.
 import argparse
 import os.path as osp
 
-from mmengine.runner import Runner
-
 from avdet_mm.apis import generate_pseudo_labels
 from avdet_mm.utils import file_sha256
-from avdet_mm.utils.cli import load_config, runner_parser
+from avdet_mm.utils.cli import (
+    label_hook,
+    load_config,
+    load_runner,
+    runner_parser,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,24 +42,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = load_config(args)
-    hooks = [
-        h for h in cfg.get('custom_hooks', [])
-        if h['type'] in ('avdet_mm.PseudoLabelHook', 'PseudoLabelHook')
-    ]
-    if len(hooks) != 1:
-        raise SystemExit(
-            f'{args.config} has {len(hooks)} PseudoLabelHooks in '
-            'custom_hooks; one is needed to know which clips to label.')
-    hook = hooks[0]
-    # The named checkpoint alone, also where the config says resume.
-    cfg.load_from, cfg.resume = None, False
-    runner = Runner.from_cfg(cfg)
-    try:
-        runner.load_checkpoint(args.checkpoint, 'cpu', strict=True)
-    except Exception as error:
-        raise SystemExit(
-            f'{args.checkpoint} cannot be loaded: it is damaged, or belongs '
-            f'to another config than {args.config}. {error}') from error
+    hook = label_hook(cfg)
+    runner = load_runner(cfg, args.checkpoint)
     generate_pseudo_labels(
         runner.model,
         runner.build_dataloader(hook.dataloader),

@@ -12,10 +12,11 @@ import time
 import numpy as np
 import torch
 import torch.distributed
-from mmengine.config import Config, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.dist import is_distributed
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 
 from .job_pool import num_cores
 
@@ -81,6 +82,46 @@ def load_config(args: argparse.Namespace) -> Config:
         if get_device() == 'cpu':
             init_cpu_ranks(cfg)
     return cfg
+
+
+def label_hook(cfg: Config) -> ConfigDict:
+    """The config's PseudoLabelHook, which knows the clips to label.
+
+    Raises:
+        SystemExit: If there is not exactly one.
+    """
+    hooks = [
+        hook for hook in cfg.get('custom_hooks') or []
+        if hook['type'] in ('avdet_mm.PseudoLabelHook', 'PseudoLabelHook')
+    ]
+    if len(hooks) != 1:
+        raise SystemExit(
+            f'{cfg.filename} has {len(hooks)} PseudoLabelHooks in '
+            'custom_hooks; one is needed to know which clips to label.')
+    return hooks[0]
+
+
+def load_runner(cfg: Config, checkpoint: str) -> Runner:
+    """A Runner whose model has the weights of one checkpoint.
+
+    Whatever the config says of others is ignored.
+
+    Args:
+        cfg (Config): Of :func:`load_config`.
+        checkpoint (str): The file.
+
+    Raises:
+        SystemExit: If it cannot be loaded.
+    """
+    cfg.load_from, cfg.resume = None, False
+    runner = Runner.from_cfg(cfg)
+    try:
+        runner.load_checkpoint(checkpoint, 'cpu', strict=True)
+    except Exception as error:
+        raise SystemExit(
+            f'{checkpoint} cannot be loaded: it is damaged, or belongs to '
+            f'another config than {cfg.filename}. {error}') from error
+    return runner
 
 
 def flush_denormals() -> None:

@@ -20,7 +20,6 @@ from typing import Dict, List, Optional, Tuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.runner import Runner
 from torch import Tensor
 
 from avdet_mm.evaluation.functional import box_iou
@@ -29,7 +28,12 @@ from avdet_mm.models.task_modules import HeatmapBoxExtractor
 from avdet_mm.models.task_modules.heatmap_box_extractor import (
     boxes_to_original,
 )
-from avdet_mm.utils.cli import load_config, runner_parser
+from avdet_mm.utils.cli import (
+    label_hook,
+    load_config,
+    load_runner,
+    runner_parser,
+)
 from avdet_mm.utils.progress import Progress
 
 BETAS = tuple(round(0.1 * i, 1) for i in range(1, 10))
@@ -173,16 +177,16 @@ def main() -> None:
     args = parser.parse_args()
     cfg = load_config(args)
     # The clips that get self-boxes, as they are shown for that.
-    hook, = (
-        hook for hook in cfg.custom_hooks
-        if hook['type'] == 'avdet_mm.PseudoLabelHook')
-    loader = hook['dataloader']
+    loader = label_hook(cfg)['dataloader']
     loader.dataset.indices = args.max_clips
-    cfg.load_from = args.checkpoint
-    runner = Runner.from_cfg(cfg)
-    runner.load_or_resume()
-    pasted, true = measure(
-        runner.model, runner.build_dataloader(loader, seed=0))
+    runner = load_runner(cfg, args.checkpoint)
+    pasted, true = measure(runner.model,
+                           runner.build_dataloader(loader, seed=0))
+    if not len(pasted[BETAS[0]]):
+        raise SystemExit(
+            'No patch could be pasted on the frame of another cluster: in no '
+            'batch are two clusters and a heatmap that is not constant. Is '
+            'the localizer trained? If so, try more --max-clips.')
     means = {beta: float(x.mean()) for beta, x in pasted.items()}
     chosen = max(means, key=means.get)
     known = len(true[chosen])
