@@ -6,8 +6,8 @@
 # self-labels come from statistics of the sounds, so both heads are trained
 # from the first epoch on; pooling goes in small steps from the mean to the
 # best locations; the visual classifier sees the maximum over locations; and
-# heatmaps are averaged over a frame and its mirror image when boxes are
-# drawn. paper-*_small.py is the paper's recipe.
+# when boxes are drawn, heatmaps are averaged over a frame and its mirror
+# image, and follow its colors. ablations/paper-*.py is the paper's recipe.
 #
 # AVDET_SEED is the seed, AVDET_STAMPSOUND the folder of the data.
 _base_ = [
@@ -22,6 +22,7 @@ channels = 256
 audio_channels = 128
 model = dict(
     flip_test=True,
+    heatmap_filter=dict(type='avdet_mm.GuidedFilter'),
     keep_embeddings=True,  # For RetrievalMetric.
     visual_backbone=dict(base_channels=32),
     # tools/analysis_tools/choose_beta.py, without ground truth.

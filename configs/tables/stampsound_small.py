@@ -24,6 +24,11 @@ boxes = {
     '0.5-0.7 single': ('0.5,0.7', False),
     '0.5-0.7 multi': ('0.5,0.7', True),
 }
+# Boxes of the same localizer with less care.
+plainer = dict(
+    flip=['model.flip_test=False'],
+    filter=['model.heatmap_filter=None'],
+    both=['model.flip_test=False', 'model.heatmap_filter=None'])
 # Localizers of which one part is other than ours.
 ablations = {
     'model-labels': 'first labels by the heads',
@@ -220,16 +225,16 @@ stages = [
     test_detector(
         'ablation_warmup',
         'configs/stampsound/ablations/faster-rcnn_warmup_small.py')[0],
-    # No mirror images: the same weights.
-    test(
-        'localizer',
-        localizer,
-        'localizer',
-        folder='train-no-flip',
-        options=[
-            'model.flip_test=False',
-            'test_dataloader.dataset.ann_file=train.json'
-        ]),
+    # The same weights, boxes drawn otherwise.
+    *[
+        test(
+            'localizer',
+            localizer,
+            'localizer',
+            folder='train-no-' + name,
+            options=[*options, 'test_dataloader.dataset.ann_file=train.json'])
+        for name, options in plainer.items()
+    ],
 ]
 
 
@@ -324,6 +329,12 @@ report = dict(
                 dict(
                     name='without mirror images',
                     run=of_seed + '/localizer/train-no-flip'),
+                dict(
+                    name='heatmaps do not follow colors',
+                    run=of_seed + '/localizer/train-no-filter'),
+                dict(
+                    name='neither of the two',
+                    run=of_seed + '/localizer/train-no-both'),
                 *[
                     dict(
                         name=title,

@@ -5,6 +5,7 @@ max_epochs = 7
 load_from = _base_.run_dir + '/ablation_paper-pretrain/epoch_7.pth'
 model = dict(
     flip_test=False,
+    heatmap_filter=None,
     localization_head=dict(pooling='max'),
     cluster_head=dict(visual_pooling='mean'))
 train_cfg = dict(max_epochs=max_epochs)
