@@ -122,7 +122,7 @@ def test_ablations_do_not_overwrite_labels(places):
 
 
 @pytest.mark.parametrize('preset', ['small', 'full'])
-def test_tables(preset, places):
+def test_tables(preset, tool, places):
     path = osp.join(ROOT, f'configs/tables/stampsound_{preset}.py')
     cfg = Config.fromfile(path)
     made = {
@@ -141,6 +141,8 @@ def test_tables(preset, places):
     assert any('ablation' in name for name in names) == (preset == 'small')
     for row in rows:
         assert ('ablation' in json.dumps(row)) <= (preset == 'small')
+    said = tool('run_pipeline.py', path, '--dry-run')
+    assert all(f'[{name}] ' in said for name in names)
 
 
 def test_stages(tool, places):
