@@ -18,7 +18,8 @@ from tests.toy import ROOT
 FOLDER = osp.join(ROOT, 'configs/stampsound')
 CONFIGS = sorted(
     osp.relpath(p, FOLDER)
-    for p in glob.glob(f'{FOLDER}/**/*.py', recursive=True))
+    for p in glob.glob(f'{FOLDER}/**/*.py', recursive=True)
+    if not p.endswith('_demo.py'))
 # Of the full preset, by what is inherited from the small one.
 BOTH = ('localizer', 'faster-rcnn', 'weak', 'center-box', 'selective-search')
 
@@ -99,6 +100,20 @@ def test_files_are_those_of_preset_and_seed(name, places):
                            (cfg.test_dataloader, 40 if count == 40 else 10)):
         names = (loader or {}).get('dataset', {}).get('metainfo', {})
         assert len(names.get('classes', range(number))) == number
+
+
+def test_recipe_on_the_demo(monkeypatch):
+    monkeypatch.setenv('AVDET_DEMO_DIR', 'some')
+    cfg, demo = read('localizer_demo.py'), Config.fromfile(
+        osp.join(ROOT, 'configs/avdet/joint_demo.py'))
+    for loader in (cfg.train_dataloader, cfg.test_dataloader,
+                   cfg.val_dataloader, cfg.custom_hooks[4].dataloader):
+        assert loader.dataset.data_root == demo.data_root == 'some/data/'
+        assert loader.dataset.pipeline[0].cache
+    assert cfg.model.cluster_head.num_clusters == demo.num_clusters
+    assert (cfg.test_dataloader.dataset.pipeline[1].scale
+            == demo.test_dataloader.dataset.pipeline[1].scale)
+    assert cfg.train_pipeline[1:] == demo.train_pipeline[1:]
 
 
 def test_presets_have_the_same_configs():
