@@ -3,17 +3,21 @@
 #   python tools/run_pipeline.py configs/tables/stampsound_full.py \
 #       --seeds 0 1 2
 #   python tools/report.py configs/tables/stampsound_full.py --summary
-import json
-
 _base_ = ['./stampsound_small.py']
 work_root = _base_.work_root.replace('_small', '_full')
 
 
 def of_full(value):
     """The same with the files of the other preset."""
-    text = json.dumps(value).replace('_small', '_full')
-    text = text.replace('preset small', 'preset full')
-    return json.loads(text.replace('four of the ten', '11 of the 40'))
+    if isinstance(value, dict):
+        return {key: of_full(x) for key, x in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [of_full(x) for x in value]
+    if not isinstance(value, str):
+        return value
+    value = value.replace('_small', '_full')
+    value = value.replace('preset small', 'preset full')
+    return value.replace('four of the ten', '11 of the 40')
 
 
 stages = of_full(
@@ -25,7 +29,7 @@ for table in report['tables']:
     table['rows'] = [
         row for row in table['rows']
         if table['table'] == 'table5_matching'
-        or '/ablation_' not in json.dumps(row)
+        or '/ablation_' not in str(row)
     ]
     if table['table'] == 'table5_matching':
         table['rows'][0]['runs'] = {
