@@ -11,6 +11,9 @@ from that frame and the first clip's sound, meet it best.
     python tools/generate_pseudo_labels.py CONFIG CHECKPOINT \\
         --cfg-options model.box_extractor.beta=0.6
 
+A ``heatmap_filter`` takes no part in the choice, since it would follow the
+edges of the patches.
+
 Where the clip table has boxes, the self-boxes of the frames themselves are
 compared with them, which shows what the choice costs; nothing is chosen by
 them.
@@ -93,6 +96,15 @@ def paste(frames: Tensor, cores: np.ndarray, wholes: np.ndarray,
     return pasted, boxes
 
 
+def unfiltered(model: BaseLocalizer, outs: Dict[str, Tensor]) -> Tensor:
+    """Heatmaps before any ``heatmap_filter``.
+
+    One that follows edges would find the straight ones of the patches.
+    """
+    return model.heatmaps(
+        {name: value for name, value in outs.items() if name != 'frame'})
+
+
 def ious(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """IoU of each box with its counterpart, (n,)."""
     return np.array([
@@ -124,10 +136,10 @@ def measure(model: BaseLocalizer, loader, seed: int = 0
             frames, audio = data['inputs']['frame'], data['inputs']['audio']
             size = tuple(frames.shape[2:])
             outs = model.encode(frames, audio)
-            maps = model.heatmaps(outs)
+            maps, plain = model.heatmaps(outs), unfiltered(model, outs)
             labels = model.classify(outs)[0].cpu().numpy()
             cores, wholes = (
-                largest_boxes(maps, beta, size) for beta in (CORE, WHOLE))
+                largest_boxes(plain, beta, size) for beta in (CORE, WHOLE))
             others = [np.flatnonzero(labels != label) for label in labels]
             usable = np.array([
                 i for i, other in enumerate(others) if len(other)
@@ -146,7 +158,7 @@ def measure(model: BaseLocalizer, loader, seed: int = 0
                 onto = np.array([generator.choice(others[i]) for i in usable])
                 mixed, boxes = paste(frames[usable], cores[usable],
                                      wholes[usable], frames[onto], generator)
-                maps = model.heatmaps(model.encode(mixed, audio[usable]))
+                maps = unfiltered(model, model.encode(mixed, audio[usable]))
                 for beta in BETAS:
                     pasted[beta].append(
                         ious(largest_boxes(maps, beta, size), boxes))
