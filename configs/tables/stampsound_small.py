@@ -348,6 +348,12 @@ report = dict(
                         run=f'{of_seed}/ablation_{name}/train')
                     for name, title in ablations.items()
                 ],
+                *[
+                    dict(
+                        name=f'{k} clusters',
+                        run=f'{of_seed}/ablation_k{k}/train')
+                    for k in numbers
+                ],
                 dict(
                     name="the paper's recipe",
                     run=of_seed + '/ablation_paper-joint/train'),
