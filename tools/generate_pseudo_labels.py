@@ -6,11 +6,11 @@ the boxes get the classes of the clip table, the paper's weakly supervised
 variant.
 """
 import argparse
-import os.path as osp
 
 from avdet_mm.apis import generate_pseudo_labels
 from avdet_mm.utils import file_sha256
 from avdet_mm.utils.cli import (
+    check_checkpoint,
     label_hook,
     load_config,
     load_runner,
@@ -32,10 +32,7 @@ def parse_args() -> argparse.Namespace:
         help='with ground_truth: label map that merges classes, such as '
         'vggsound_groups')
     args = parser.parse_args()
-    if not osp.isfile(args.checkpoint):
-        parser.error(f'there is no checkpoint {args.checkpoint!r}; training '
-                     'writes them to its work directory, and names the last '
-                     'one in the file last_checkpoint there')
+    check_checkpoint(parser, args.checkpoint)
     return args
 
 

@@ -21,14 +21,18 @@ from typing import Dict, List
 
 import numpy as np
 from mmengine.dist import is_main_process
-from mmengine.runner import Runner
 
 from avdet_mm.apis import detect, label_dataloader, next_labels
 from avdet_mm.datasets.clip_table import iter_clip_table
 from avdet_mm.evaluation.functional import box_iou
 from avdet_mm.evaluation.metrics.ground_truth import load_coco_json
 from avdet_mm.utils import dump_json, file_sha256
-from avdet_mm.utils.cli import load_config, runner_parser
+from avdet_mm.utils.cli import (
+    check_checkpoint,
+    load_config,
+    load_runner,
+    runner_parser,
+)
 
 MIN_IOU = 0.5
 
@@ -61,10 +65,7 @@ def parse_args() -> argparse.Namespace:
         help='clip table of the training clips with "instances"; only to '
         'print how many labels are on objects, before and after')
     args = parser.parse_args()
-    if not osp.isfile(args.checkpoint):
-        parser.error(f'there is no checkpoint {args.checkpoint!r}; training '
-                     'writes them to its work directory, and names the last '
-                     'one in the file last_checkpoint there')
+    check_checkpoint(parser, args.checkpoint)
     if osp.realpath(args.labels) == osp.realpath(args.out):
         parser.error('the labels of the next round need a file of their own: '
                      'a repeated call would make one more round of them')
@@ -176,15 +177,7 @@ def main() -> None:
     next_labels(labels, {i['id']: nothing for i in labels['images']}, **rule)
     dataloader = label_dataloader(cfg, osp.abspath(args.labels),
                                   [c['name'] for c in labels['categories']])
-    # The named checkpoint alone, also where the config says resume.
-    cfg.load_from, cfg.resume = None, False
-    runner = Runner.from_cfg(cfg)
-    try:
-        runner.load_checkpoint(args.checkpoint, 'cpu', strict=True)
-    except Exception as error:
-        raise SystemExit(
-            f'{args.checkpoint} cannot be loaded: it is damaged, or belongs '
-            f'to another config than {args.config}. {error}') from error
+    runner = load_runner(cfg, args.checkpoint)
     detections = detect(runner.model, runner.build_dataloader(dataloader),
                         min(args.anchor_thr, args.score_thr))
     if not is_main_process():

@@ -84,6 +84,19 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def check_checkpoint(parser: argparse.ArgumentParser, path: str) -> None:
+    """End with a usage error if there is no such checkpoint.
+
+    Args:
+        parser (argparse.ArgumentParser): Of the tool.
+        path (str): What it was given.
+    """
+    if not osp.isfile(path):
+        parser.error(f'there is no checkpoint {path!r}; training writes them '
+                     'to its work directory, and names the last one in the '
+                     'file last_checkpoint there')
+
+
 def label_hook(cfg: Config) -> ConfigDict:
     """The config's PseudoLabelHook, which knows the clips to label.
 
