@@ -168,11 +168,12 @@ def test_stages(tool, places):
          '--cfg-options', 'train_cfg.max_epochs=1', 'val_cfg=None',
          'val_dataloader=None', 'val_evaluator=None', 'model.flip_test=True',
          'train_dataloader.batch_size=10', 'custom_hooks.4.begin=0.5',
-         'custom_hooks.4.num_updates=1', 'custom_hooks.2.patience=1000')
+         'custom_hooks.4.num_updates=1', 'custom_hooks.2.patience=1000',
+         'param_scheduler.0.start_factor=1.')
     weights = run / 'localizer/epoch_1.pth'
     labels = json.loads((run / 'self_labels.json').read_text())
     assert len(labels['images']) == 30 and len(labels['categories']) == 10
-    assert labels['info']['beta'] == [0.6, 0.6]
+    assert labels['info']['beta'] == [0.7, 0.7]
     assert osp.isfile(run / labels['images'][0]['file_name'])
     tool('match_clusters.py', run / 'self_labels.json', '--clips',
          data / 'train.json', '--method', 'hungarian', '--out',

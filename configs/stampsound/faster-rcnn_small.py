@@ -29,7 +29,7 @@ model = dict(
         norm_eval=True,
         init_cfg=dict(
             type='Pretrained',
-            checkpoint=run_dir + '/localizer/epoch_14.pth',
+            checkpoint=run_dir + '/localizer/epoch_8.pth',
             prefix='visual_backbone.')),
     neck=dict(in_channels=[64, 256], out_channels=channels, num_outs=4),
     rpn_head=dict(

@@ -2,7 +2,7 @@
 # to be compared with the demo's own localizer, configs/avdet/joint_demo.py:
 #   python tools/train.py configs/stampsound/localizer_demo.py
 #   python tools/test.py configs/stampsound/localizer_demo.py \
-#       work_dirs/localizer_demo/epoch_14.pth
+#       work_dirs/localizer_demo/epoch_8.pth
 _base_ = ['./localizer_small.py']
 data_root = '{{$AVDET_DEMO_DIR:work_dirs/demo}}/data/'
 num_clusters = 8

@@ -5,9 +5,11 @@
 # Beyond the paper, each with its row in docs/results.md: the first
 # self-labels come from statistics of the sounds, so both heads are trained
 # from the first epoch on; pooling goes in small steps from the mean to the
-# best locations; the visual classifier sees the maximum over locations; and
-# when boxes are drawn, heatmaps are averaged over a frame and its mirror
-# image, and follow its colors. ablations/paper-*.py is the paper's recipe.
+# best locations; the visual classifier sees the maximum over locations; a
+# third head learns from the heatmaps what each cluster's object looks like,
+# and boxes are drawn from what it finds; and when they are, maps are averaged
+# over a frame and its mirror image, and follow its colors.
+# ablations/paper-*.py is the paper's recipe.
 #
 # AVDET_SEED is the seed, AVDET_STAMPSOUND the folder of the data.
 _base_ = [
@@ -24,9 +26,9 @@ model = dict(
     flip_test=True,
     heatmap_filter=dict(type='avdet_mm.GuidedFilter'),
     keep_embeddings=True,  # For RetrievalMetric.
-    visual_backbone=dict(base_channels=32),
+    visual_backbone=dict(base_channels=32, out_indices=(1, 3)),
     # tools/analysis_tools/choose_beta.py, without ground truth.
-    box_extractor=dict(beta=0.6),
+    box_extractor=dict(beta=0.7),
     localization_head=dict(
         visual_channels=channels, audio_channels=audio_channels),
     cluster_head=dict(
@@ -35,7 +37,8 @@ model = dict(
         visual_channels=channels,
         audio_channels=audio_channels,
         hidden_channels=128,
-        visual_pooling='max'))
+        visual_pooling='max'),
+    appearance_head=dict(type='avdet_mm.AppearanceHead', in_channels=64))
 
 frame_size = 108
 crop_size = 96
@@ -93,7 +96,7 @@ test_dataloader = dict(
         pipeline=test_pipeline,
         test_mode=True))
 
-max_epochs = 14
+max_epochs = 8
 train_cfg = dict(
     type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
@@ -115,14 +118,14 @@ custom_hooks = [
     dict(type='avdet_mm.EpochSeedHook'),
     dict(type='avdet_mm.LogMelStatsHook'),
     dict(type='avdet_mm.PlateauHook', patience=500),
-    dict(type='avdet_mm.AnnealedPoolingHook', begin=1, end_epoch=10),
+    dict(type='avdet_mm.AnnealedPoolingHook', begin=1, end_epoch=6),
     dict(
         type='avdet_mm.SelfLabelHook',
         dataloader=label_dataloader,
         source='memory',
         initial=dict(type='avdet_mm.AudioStatisticsClusters'),
-        begin=3,
-        num_updates=11,
+        begin=2,
+        num_updates=6,
         power=1.),
     dict(
         type='avdet_mm.PseudoLabelHook',

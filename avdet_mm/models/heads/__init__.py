@@ -1,5 +1,6 @@
 """Localization and clustering heads (Sec. 3.1)."""
+from .appearance_head import AppearanceHead
 from .contrastive_localization_head import ContrastiveLocalizationHead
 from .sk_cluster_head import SKClusterHead
 
-__all__ = ['ContrastiveLocalizationHead', 'SKClusterHead']
+__all__ = ['AppearanceHead', 'ContrastiveLocalizationHead', 'SKClusterHead']

@@ -30,6 +30,10 @@ class AudioVisualLocalizer(BaseLocalizer):
         heatmap_filter (dict, optional): What refines heatmaps by their
             frames, in eval mode (ours): :class:`GuidedFilter`. Defaults to
             None.
+        appearance_head (dict, optional): :class:`AppearanceHead` (ours) on
+            the first output of the visual backbone, which then needs two
+            ``out_indices``; in eval mode the heatmaps are the head's.
+            Needs a cluster head, whose K it gets. Defaults to None.
         keep_embeddings (bool): Predictions keep ``visual_embedding``
             (D, h, w) and ``audio_embedding`` (D,), for
             :class:`RetrievalMetric`. Defaults to False.
@@ -43,6 +47,7 @@ class AudioVisualLocalizer(BaseLocalizer):
                  loc_weight: float = 0.5,
                  flip_test: bool = False,
                  heatmap_filter: Optional[dict] = None,
+                 appearance_head: Optional[dict] = None,
                  keep_embeddings: bool = False,
                  **kwargs) -> None:
         super().__init__(**kwargs)
@@ -56,6 +61,14 @@ class AudioVisualLocalizer(BaseLocalizer):
         self.flip_test = flip_test
         self.heatmap_filter = (
             TASK_UTILS.build(heatmap_filter) if heatmap_filter else None)
+        if appearance_head and not cluster_head:
+            raise ValueError(
+                'An appearance_head learns the looks of clusters: it needs a '
+                'cluster_head.')
+        self.appearance_head = (
+            MODELS.build(
+                dict(appearance_head, num_clusters=self.num_clusters))
+            if appearance_head else None)
         self.keep_embeddings = keep_embeddings
         #: (num_clips,) int64, set and saved by SelfLabelHook; indexed by
         #: ``sample_idx``. Not a buffer: it belongs to the training set.
@@ -74,10 +87,12 @@ class AudioVisualLocalizer(BaseLocalizer):
             unit norm; with a cluster head ``visual_logits`` and
             ``audio_logits`` (B, K). With ``flip_test``, in eval mode,
             ``visual`` is the mean of two maps of unit norm; with
-            ``heatmap_filter``, there is the ``frame``, too.
+            ``heatmap_filter``, there is the ``frame``, too. With an
+            appearance head, ``appearance`` (B, K, h', w').
         """
         outs = self._encode(frame, audio)
-        if self.heatmap_filter is not None and not self.training:
+        if self.heatmap_filter is not None and (
+                not self.training or self.appearance_head is not None):
             outs['frame'] = frame
         if self.flip_test and not self.training:
             mirrored = self._encode(frame.flip(3), audio)
@@ -86,28 +101,46 @@ class AudioVisualLocalizer(BaseLocalizer):
             if self.cluster_head is not None:
                 outs['visual_logits'] = (outs['visual_logits'] +
                                          mirrored['visual_logits']) / 2
+            if self.appearance_head is not None:
+                outs['appearance'] = (outs['appearance'] +
+                                      mirrored['appearance'].flip(3)) / 2
         return outs
 
     def _encode(self, frame: Tensor, audio: Tensor) -> Dict[str, Tensor]:
         """Of the frame as it is."""
-        features = self.extract_feat(frame, audio)
+        maps = self.visual_backbone(frame)
+        features = maps[-1], self.audio_backbone(audio)[-1].mean(dim=(2, 3))
         visual, audio = self.localization_head(*features)
         outs = dict(visual=visual, audio=audio)
         if self.cluster_head is not None:
             outs['visual_logits'], outs['audio_logits'] = self.cluster_head(
                 *features)
+        if self.appearance_head is not None:
+            outs['appearance'] = self.appearance_head(maps[0])
         return outs
 
     def heatmaps(self, outs: Dict[str, Tensor]) -> Tensor:
         """Cosines of each location with the clip's own sound, (B, h, w).
 
+        With an appearance head, its map for the clip's cluster instead.
         With ``heatmap_filter``, in eval mode, refined: finer, and no cosines
         any more.
         """
-        heatmaps = self.localization_head.heatmaps(outs['visual'],
-                                                   outs['audio'])
+        if 'appearance' in outs:
+            return self._filter(
+                self.appearance_head.predict(outs['appearance'],
+                                             self.classify(outs)[0]), outs)
+        return self._filter(self._cosines(outs), outs)
+
+    def _cosines(self, outs: Dict[str, Tensor]) -> Tensor:
+        return self.localization_head.heatmaps(outs['visual'], outs['audio'])
+
+    def _filter(self,
+                heatmaps: Tensor,
+                outs: Dict[str, Tensor],
+                size: Optional[Tuple[int, int]] = None) -> Tensor:
         if 'frame' in outs:
-            heatmaps = self.heatmap_filter(heatmaps, outs['frame'])
+            heatmaps = self.heatmap_filter(heatmaps, outs['frame'], size)
         return heatmaps
 
     def classify(self,
@@ -132,7 +165,7 @@ class AudioVisualLocalizer(BaseLocalizer):
 
     def loss(self, outs: Dict[str, Tensor],
              data_samples: List[AudioVisualDataSample]) -> Dict[str, Tensor]:
-        """Eq. 4."""
+        """Eq. 4, and the loss of the appearance head."""
         if self.cluster_head is None:
             return self.localization_head.loss(outs['visual'], outs['audio'])
         if self.self_labels is None:
@@ -148,4 +181,11 @@ class AudioVisualLocalizer(BaseLocalizer):
                                             outs['audio_logits'], labels)
         for name, value in clustering.items():
             losses[name] = (1 - self.loc_weight) * value
+        if self.appearance_head is not None:
+            with torch.no_grad():
+                heatmaps = self._filter(
+                    self._cosines(outs), outs, outs['appearance'].shape[2:])
+            losses.update(
+                self.appearance_head.loss(outs['appearance'], heatmaps,
+                                          labels))
         return losses

@@ -1,5 +1,5 @@
 """Heatmaps that end where the colors of their frames do (ours)."""
-from typing import List
+from typing import List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -38,17 +38,24 @@ class GuidedFilter:
                 f'got {radius}, {eps} and {stride}.')
         self.radius, self.eps, self.stride = radius, eps, stride
 
-    def __call__(self, heatmaps: Tensor, frames: Tensor) -> Tensor:
+    def __call__(self,
+                 heatmaps: Tensor,
+                 frames: Tensor,
+                 size: Optional[Tuple[int, int]] = None) -> Tensor:
         """Filter heatmaps.
 
         Args:
             heatmaps (Tensor): (B, h, w).
             frames (Tensor): (B, C, H, W), normalized.
+            size (tuple[int, int], optional): Height and width of the
+                result. Defaults to None: H / stride and W / stride, rounded
+                up.
 
         Returns:
-            Tensor: (B, H / stride, W / stride) float32, rounded up.
+            Tensor: (B, *size) float32.
         """
-        size = [-(-side // self.stride) for side in frames.shape[2:]]
+        if size is None:
+            size = tuple(-(-side // self.stride) for side in frames.shape[2:])
         with torch.autocast(frames.device.type, enabled=False):
             guide = F.interpolate(frames.float(), size, mode='area')
             maps = F.interpolate(

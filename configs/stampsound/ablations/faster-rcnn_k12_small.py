@@ -4,7 +4,7 @@ num_clusters = 12
 model = dict(
     backbone=dict(
         init_cfg=dict(
-            checkpoint=_base_.run_dir + '/ablation_k12/epoch_14.pth')),
+            checkpoint=_base_.run_dir + '/ablation_k12/epoch_8.pth')),
     roi_head=dict(bbox_head=dict(num_classes=num_clusters)))
 train_dataloader = dict(
     dataset=dict(

@@ -1,8 +1,12 @@
 # The paper's recipe, stage 1a: localization alone, scores are means over
-# locations. Seven of the fourteen epochs.
+# locations. Four of the eight epochs.
 _base_ = ['../localizer_small.py']
-max_epochs = 7
-model = dict(cluster_head=None, flip_test=False)
+max_epochs = 4
+model = dict(
+    cluster_head=None,
+    appearance_head=None,
+    flip_test=False,
+    heatmap_filter=None)
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = _base_.param_scheduler
 param_scheduler[1].T_max = max_epochs

@@ -305,6 +305,71 @@ def test_filtered_heatmaps():
         assert torch.equal(sample.pred_instances.bboxes, boxes)
 
 
+def with_appearance(**kwargs):
+    cfg = model_cfg(num_clusters=3, **kwargs)
+    cfg['visual_backbone'].update(out_indices=(0, 3))
+    channels = MODELS.build(cfg['visual_backbone']).out_channels[0]
+    torch.manual_seed(0)
+    return MODELS.build(
+        dict(
+            cfg,
+            appearance_head=dict(
+                type='avdet_mm.AppearanceHead', in_channels=channels)))
+
+
+@pytest.mark.parametrize('filtered', [False, True])
+def test_heatmaps_by_looks(filtered):
+    model = with_appearance(
+        heatmap_filter=dict(type='avdet_mm.GuidedFilter')
+        if filtered else None)
+    data = batch_of(model, [0, 1, 2])
+    frame = data['inputs']['frame']
+    outs = model.eval()(data['inputs'])
+    assert outs['appearance'].shape == (3, 3, 16, 16)
+    labels = model.classify(outs)[0]
+    expected = torch.stack(
+        [outs['appearance'][i, k].sigmoid() for i, k in enumerate(labels)])
+    if filtered:
+        expected = model.heatmap_filter(expected, frame)
+    for i, sample in enumerate(model(**data, mode='predict')):
+        torch.testing.assert_close(sample.heatmap, expected[i])
+    # And the mean over a frame and its mirror image.
+    mirrored = model.encode(frame.flip(3), data['inputs']['audio'])
+    model.flip_test = True
+    torch.testing.assert_close(
+        model.encode(**data['inputs'])['appearance'],
+        (outs['appearance'] + mirrored['appearance'].flip(3)) / 2)
+
+
+@pytest.mark.parametrize('filtered', [False, True])
+def test_looks_are_learned_from_heatmaps_alone(filtered):
+    kwargs = dict(
+        heatmap_filter=dict(type='avdet_mm.GuidedFilter')
+        if filtered else None)
+    model = with_appearance(**kwargs)
+    data = batch_of(model, [7, 2, 9], training=True)
+    model.self_labels = torch.arange(12) % 3
+    labels = torch.tensor([1, 2, 0])
+    losses = model(**data, mode='loss')
+    outs = model(data['inputs'])
+    heatmaps = model.localization_head.heatmaps(outs['visual'], outs['audio'])
+    if filtered:
+        heatmaps = model.heatmap_filter(heatmaps, data['inputs']['frame'],
+                                        (16, 16))
+    expected = model.appearance_head.loss(outs['appearance'], heatmaps, labels)
+    torch.testing.assert_close(losses['loss_appearance'],
+                               expected['loss_appearance'])
+    # The localizer's gradients are those without the head.
+    losses['loss_appearance'].backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == name.startswith('appearance')
+
+
+def test_looks_need_clusters():
+    with pytest.raises(ValueError, match='needs a cluster_head'):
+        build(appearance_head=dict(type='avdet_mm.AppearanceHead'))
+
+
 def test_embeddings_are_kept_if_asked_for():
     model = build(keep_embeddings=True).eval()
     data = batch_of(model, [0, 1, 2])

@@ -63,6 +63,14 @@ def test_follows_the_edges_of_an_object():
     assert inside.min() > above.max() + 0.1
 
 
+def test_size_instead_of_stride():
+    torch.manual_seed(0)
+    maps, frames = torch.rand(2, 4, 3), torch.randn(2, 3, 16, 24)
+    assert torch.equal(
+        GuidedFilter(stride=2)(maps, frames, (4, 6)),
+        GuidedFilter(stride=4)(maps, frames))
+
+
 def test_constant_frames_and_maps():
     out = GuidedFilter()(torch.full((1, 3, 3), 0.3), torch.randn(1, 3, 24, 24))
     torch.testing.assert_close(out, torch.full((1, 12, 12), 0.3))
