@@ -79,8 +79,7 @@ class AppearanceHead(BaseModule):
         Returns:
             dict: ``loss_appearance``.
         """
-        known = labels != IGNORE_LABEL
-        heatmaps = heatmaps.detach().float()[known, None]
+        heatmaps = heatmaps.detach().float()[:, None]
         low = heatmaps.mean(dim=(2, 3), keepdim=True)
         high = heatmaps.amax(dim=(2, 3), keepdim=True)
         targets = ((heatmaps - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
@@ -92,13 +91,14 @@ class AppearanceHead(BaseModule):
                 size,
                 mode='area' if fewer else 'bilinear',
                 align_corners=None if fewer else False)
-        total = F.binary_cross_entropy_with_logits(
-            _of_cluster(logits[known], labels[known]),
+        known = labels != IGNORE_LABEL
+        losses = F.binary_cross_entropy_with_logits(
+            _of_cluster(logits, labels.clamp(min=0)),
             targets[:, 0],
-            reduction='sum')
+            reduction='none').mean(dim=(1, 2))
         # A batch without any label has zero loss, not 0 / 0.
-        count = known.sum().clamp(min=1) * size[0] * size[1]
-        return dict(loss_appearance=total / count)
+        return dict(
+            loss_appearance=(losses * known).sum() / known.sum().clamp(min=1))
 
 
 def _of_cluster(logits: Tensor, labels: Tensor) -> Tensor:
