@@ -75,7 +75,7 @@ def publish_detector(config: str,
                 'can be published.')
 
     loaded = torch.load(checkpoint, map_location='cpu', weights_only=True)
-    sizes = _num_classes(model)
+    sizes = num_classes_in(model)
     if len(sizes) != 1:
         raise ValueError('The model must name one num_classes for all its '
                          f'heads, it names {sorted(sizes) or None}.')
@@ -157,13 +157,13 @@ def _checked_weights(model: ConfigDict, loaded: dict,
     return weights
 
 
-def _num_classes(node: Any) -> Set[int]:
+def num_classes_in(node: Any) -> Set[int]:
     """All values of ``num_classes`` in a model."""
     if isinstance(node, (list, tuple)):
-        return set().union(*map(_num_classes, node))
+        return set().union(*map(num_classes_in, node))
     if not isinstance(node, dict):
         return set()
-    found = _num_classes(list(node.values()))
+    found = num_classes_in(list(node.values()))
     return found | {node['num_classes']} if 'num_classes' in node else found
 
 

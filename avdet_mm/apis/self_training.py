@@ -21,7 +21,7 @@ from avdet_mm.evaluation.functional import box_iou
 from avdet_mm.utils.progress import Progress
 from avdet_mm.version import __version__
 
-from .publish_detector import _num_classes
+from .publish_detector import num_classes_in
 
 # Boxes that overlap more show the same object.
 SAME_IOU = 0.5
@@ -253,7 +253,7 @@ def label_dataloader(cfg: Config, ann_file: str,
         ValueError: If the detector was not made for these categories or is
             not trained on a json.
     """
-    sizes = _num_classes(cfg.model.to_dict())
+    sizes = num_classes_in(cfg.model.to_dict())
     if sizes != {len(categories)}:
         raise ValueError(
             f'{ann_file} has {len(categories)} categories, but num_classes '

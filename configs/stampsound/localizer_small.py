@@ -27,7 +27,7 @@ model = dict(
     heatmap_filter=dict(type='avdet_mm.GuidedFilter'),
     keep_embeddings=True,  # For RetrievalMetric.
     visual_backbone=dict(base_channels=32, out_indices=(1, 3)),
-    # tools/analysis_tools/choose_beta.py, without ground truth.
+    # The paper's; tools/analysis_tools/choose_beta.py: docs/results.md.
     box_extractor=dict(beta=0.7),
     localization_head=dict(
         visual_channels=channels, audio_channels=audio_channels),
