@@ -1,6 +1,7 @@
 """Heatmaps by what each place looks like (ours)."""
 from typing import Dict
 
+import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -42,36 +43,51 @@ class AppearanceHead(BaseModule):
                                  norm_cfg)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits of each place for each cluster.
+        """Looks of each place, all layers but the last.
+
+        The last, which is linear, is computed for one cluster per clip.
 
         Args:
             features (Tensor): (B, in_channels, h, w).
 
         Returns:
-            Tensor: (B, K, h, w) float32.
+            Tensor: (B, hidden_channels, h, w).
         """
-        return self.mlp(features.detach()).float()
+        return self.mlp[:-1](features.detach())
 
-    @staticmethod
-    def predict(logits: Tensor, labels: Tensor) -> Tensor:
+    def logits(self, looks: Tensor, labels: Tensor) -> Tensor:
+        """Logits of the clips' clusters.
+
+        Args:
+            looks (Tensor): (B, hidden_channels, h, w), of :meth:`forward`.
+            labels (Tensor): (B,) int64.
+
+        Returns:
+            Tensor: (B, h, w) float32.
+        """
+        layer = self.mlp[-1]
+        weight, bias = layer.weight[labels].flatten(1), layer.bias[labels]
+        logits = torch.einsum('bchw,bc->bhw', looks, weight.to(looks.dtype))
+        return logits.float() + bias.float()[:, None, None]
+
+    def predict(self, looks: Tensor, labels: Tensor) -> Tensor:
         """Heatmaps of the clips' clusters.
 
         Args:
-            logits (Tensor): (B, K, h, w).
+            looks (Tensor): (B, hidden_channels, h, w), of :meth:`forward`.
             labels (Tensor): (B,) int64.
 
         Returns:
             Tensor: (B, h, w) float32 in [0, 1].
         """
-        return _of_cluster(logits, labels).sigmoid()
+        return self.logits(looks, labels).sigmoid()
 
-    @staticmethod
-    def loss(logits: Tensor, heatmaps: Tensor,
+    def loss(self, looks: Tensor, heatmaps: Tensor,
              labels: Tensor) -> Dict[str, Tensor]:
         """Cross entropy with each heatmap, from its mean (0) to its top (1).
 
         Args:
-            logits (Tensor): (B, K, h, w).
+            looks (Tensor): (B, hidden_channels, h, w), of :meth:`forward`.
             heatmaps (Tensor): (B, h', w') of the localizer, any size.
             labels (Tensor): (B,) int64; -1 marks a clip without a label,
                 which is left out of the mean.
@@ -83,7 +99,7 @@ class AppearanceHead(BaseModule):
         low = heatmaps.mean(dim=(2, 3), keepdim=True)
         high = heatmaps.amax(dim=(2, 3), keepdim=True)
         targets = ((heatmaps - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-        size = logits.shape[2:]
+        size = looks.shape[2:]
         if targets.shape[2:] != size:
             fewer = targets.shape[2] > size[0]
             targets = F.interpolate(
@@ -93,15 +109,9 @@ class AppearanceHead(BaseModule):
                 align_corners=None if fewer else False)
         known = labels != IGNORE_LABEL
         losses = F.binary_cross_entropy_with_logits(
-            _of_cluster(logits, labels.clamp(min=0)),
+            self.logits(looks, labels.clamp(min=0)),
             targets[:, 0],
             reduction='none').mean(dim=(1, 2))
         # A batch without any label has zero loss, not 0 / 0.
         return dict(
             loss_appearance=(losses * known).sum() / known.sum().clamp(min=1))
-
-
-def _of_cluster(logits: Tensor, labels: Tensor) -> Tensor:
-    """(B, h, w) of (B, K, h, w)."""
-    index = labels.view(-1, 1, 1, 1).expand(-1, 1, *logits.shape[2:])
-    return logits.gather(1, index)[:, 0]

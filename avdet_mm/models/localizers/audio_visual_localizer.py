@@ -88,7 +88,7 @@ class AudioVisualLocalizer(BaseLocalizer):
             ``audio_logits`` (B, K). With ``flip_test``, in eval mode,
             ``visual`` is the mean of two maps of unit norm; with
             ``heatmap_filter``, there is the ``frame``, too. With an
-            appearance head, ``appearance`` (B, K, h', w').
+            appearance head, ``looks`` (B, C, h', w').
         """
         outs = self._encode(frame, audio)
         if self.heatmap_filter is not None and (
@@ -102,8 +102,7 @@ class AudioVisualLocalizer(BaseLocalizer):
                 outs['visual_logits'] = (outs['visual_logits'] +
                                          mirrored['visual_logits']) / 2
             if self.appearance_head is not None:
-                outs['appearance'] = (outs['appearance'] +
-                                      mirrored['appearance'].flip(3)) / 2
+                outs['looks'] = (outs['looks'] + mirrored['looks'].flip(3)) / 2
         return outs
 
     def _encode(self, frame: Tensor, audio: Tensor) -> Dict[str, Tensor]:
@@ -116,7 +115,7 @@ class AudioVisualLocalizer(BaseLocalizer):
             outs['visual_logits'], outs['audio_logits'] = self.cluster_head(
                 *features)
         if self.appearance_head is not None:
-            outs['appearance'] = self.appearance_head(maps[0])
+            outs['looks'] = self.appearance_head(maps[0])
         return outs
 
     def heatmaps(self, outs: Dict[str, Tensor]) -> Tensor:
@@ -126,11 +125,12 @@ class AudioVisualLocalizer(BaseLocalizer):
         With ``heatmap_filter``, in eval mode, refined: finer, and no cosines
         any more.
         """
-        if 'appearance' in outs:
-            return self._filter(
-                self.appearance_head.predict(outs['appearance'],
-                                             self.classify(outs)[0]), outs)
-        return self._filter(self._cosines(outs), outs)
+        if 'looks' in outs:
+            heatmaps = self.appearance_head.predict(outs['looks'],
+                                                    self.classify(outs)[0])
+        else:
+            heatmaps = self._cosines(outs)
+        return self._filter(heatmaps, outs)
 
     def _cosines(self, outs: Dict[str, Tensor]) -> Tensor:
         return self.localization_head.heatmaps(outs['visual'], outs['audio'])
@@ -184,8 +184,8 @@ class AudioVisualLocalizer(BaseLocalizer):
         if self.appearance_head is not None:
             with torch.no_grad():
                 heatmaps = self._filter(
-                    self._cosines(outs), outs, outs['appearance'].shape[2:])
+                    self._cosines(outs), outs, outs['looks'].shape[2:])
             losses.update(
-                self.appearance_head.loss(outs['appearance'], heatmaps,
+                self.appearance_head.loss(outs['looks'], heatmaps,
                                           labels))
         return losses

@@ -12,29 +12,51 @@ def make_head(**kwargs):
     return AppearanceHead(num_clusters=3, in_channels=4, **kwargs)
 
 
+def head_of(weight):
+    """A head whose logits are the looks times a weight per cluster."""
+    head = AppearanceHead(len(weight), 2, hidden_channels=1)
+    head.mlp[-1].weight.data = torch.tensor(weight).view(-1, 1, 1, 1)
+    head.mlp[-1].bias.data.zero_()
+    return head
+
+
 def test_shapes_and_no_gradient_to_the_localizer():
     head = make_head(hidden_channels=5)
     features = torch.randn(2, 4, 6, 8, requires_grad=True)
-    logits = head(features)
-    assert logits.shape == (2, 3, 6, 8) and logits.dtype == torch.float32
-    loss = head.loss(logits, torch.rand(2, 3, 4), torch.tensor([0, 2]))
+    looks = head(features)
+    assert looks.shape == (2, 5, 6, 8)
+    loss = head.loss(looks, torch.rand(2, 3, 4), torch.tensor([0, 2]))
     loss['loss_appearance'].backward()
     assert features.grad is None
     assert all(p.grad.abs().sum() > 0 for p in head.parameters())
 
 
 def test_heatmap_is_that_of_the_cluster():
-    logits = torch.randn(3, 4, 2, 2)
-    maps = AppearanceHead.predict(logits, torch.tensor([1, 0, 3]))
-    for i, k in enumerate((1, 0, 3)):
+    head = make_head().eval()
+    features = torch.randn(3, 4, 2, 2)
+    logits = head.mlp(features)
+    assert logits.shape == (3, 3, 2, 2)
+    maps = head.predict(head(features), torch.tensor([1, 0, 2]))
+    assert maps.dtype == torch.float32
+    for i, k in enumerate((1, 0, 2)):
         torch.testing.assert_close(maps[i], 1 / (1 + (-logits[i, k]).exp()))
+
+
+def test_low_precision():
+    head = make_head()
+    looks = torch.rand(2, 64, 3, 3)
+    with torch.autocast('cpu', torch.bfloat16):
+        low = head.logits(looks.to(torch.bfloat16), torch.tensor([2, 0]))
+    assert low.dtype == torch.float32
+    torch.testing.assert_close(
+        low, head.logits(looks, torch.tensor([2, 0])), atol=0.03, rtol=0.02)
 
 
 def test_loss_in_closed_form():
     # Mean 2, top 8: the targets are 1 for 8, 0.5 for 5, 0 below the mean.
     heatmap = torch.tensor([[[8., 5., -3., -2.]]])
-    logits = torch.tensor([[[[9., 9., 9., 9.]], [[1., 2., 0., -1.]]]])
-    loss = AppearanceHead.loss(logits, heatmap, torch.tensor([1]))
+    head, looks = head_of([9., 2.]), torch.tensor([[[[.5, 1., 0., -.5]]]])
+    loss = head.loss(looks, heatmap, torch.tensor([1]))
 
     def entropy(logit, target):
         p = 1 / (1 + math.exp(-logit))
@@ -44,43 +66,42 @@ def test_loss_in_closed_form():
                 entropy(-1, 0)) / 4
     assert loss['loss_appearance'].item() == pytest.approx(expected, rel=1e-5)
     # The same, whatever the scale of the heatmap.
-    again = AppearanceHead.loss(logits, heatmap * 7 + 3, torch.tensor([1]))
+    again = head.loss(looks, heatmap * 7 + 3, torch.tensor([1]))
     torch.testing.assert_close(loss, again)
 
 
 def test_heatmaps_of_other_sizes():
     # Finer ones are averaged, coarser ones interpolated.
-    logits = torch.zeros(1, 1, 2, 2).requires_grad_()
-    fine = torch.tensor([[[1., 1., 0., 0.], [1., 1., 0., 0.], [0., 0., 0., 0.],
-                          [0., 0., 0., 0.]]])
-    label = torch.tensor([0])
-    AppearanceHead.loss(logits, fine, label)['loss_appearance'].backward()
+    head, label = head_of([1.]), torch.tensor([0])
+    looks = torch.zeros(1, 1, 2, 2).requires_grad_()
+    fine = torch.zeros(1, 4, 4)
+    fine[:, :2, :2] = 1.
+    head.loss(looks, fine, label)['loss_appearance'].backward()
     torch.testing.assert_close(
-        logits.grad[0, 0], torch.tensor([[-.125, .125], [.125, .125]]))
-    logits = torch.zeros(1, 1, 1, 4).requires_grad_()
+        looks.grad[0, 0], torch.tensor([[-.125, .125], [.125, .125]]))
+    looks = torch.zeros(1, 1, 1, 4).requires_grad_()
     coarse = torch.tensor([[[1., 0.]]])
-    AppearanceHead.loss(logits, coarse, label)['loss_appearance'].backward()
-    # Between the columns' centers 1 and 0 (mean 0.5) at 1, 0.75, 0.25, 0,
-    # which are 1, 0 below the mean, before they are interpolated.
+    head.loss(looks, coarse, label)['loss_appearance'].backward()
+    # Targets 1 and 0, interpolated: 1, 0.75, 0.25, 0.
     torch.testing.assert_close(
-        logits.grad[0, 0, 0],
-        torch.tensor([-.125, -.0625, .0625, .125]))
+        looks.grad[0, 0, 0], torch.tensor([-.125, -.0625, .0625, .125]))
 
 
 def test_clips_without_a_label_and_constant_heatmaps():
-    logits = torch.randn(3, 2, 2, 2, requires_grad=True)
+    head = make_head()
+    looks = torch.randn(3, 64, 2, 2, requires_grad=True)
     heatmaps = torch.rand(3, 2, 2)
     labels = torch.tensor([1, -1, 0])
-    loss = AppearanceHead.loss(logits, heatmaps, labels)['loss_appearance']
+    loss = head.loss(looks, heatmaps, labels)['loss_appearance']
     known = [0, 2]
-    expected = AppearanceHead.loss(logits[known], heatmaps[known],
-                                   labels[known])['loss_appearance']
+    expected = head.loss(looks[known], heatmaps[known],
+                         labels[known])['loss_appearance']
     torch.testing.assert_close(loss, expected)
-    none = AppearanceHead.loss(logits, heatmaps, torch.full((3, ), -1))
+    none = head.loss(looks, heatmaps, torch.full((3, ), -1))
     assert none['loss_appearance'].item() == 0
     none['loss_appearance'].backward()
-    assert logits.grad.abs().sum() == 0
-    flat = AppearanceHead.loss(logits, torch.ones(3, 2, 2), labels)
+    assert looks.grad.abs().sum() == 0
+    flat = head.loss(looks, torch.ones(3, 2, 2), labels)
     assert torch.isfinite(flat['loss_appearance'])
 
 

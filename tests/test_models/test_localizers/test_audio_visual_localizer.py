@@ -325,10 +325,9 @@ def test_heatmaps_by_looks(filtered):
     data = batch_of(model, [0, 1, 2])
     frame = data['inputs']['frame']
     outs = model.eval()(data['inputs'])
-    assert outs['appearance'].shape == (3, 3, 16, 16)
-    labels = model.classify(outs)[0]
-    expected = torch.stack(
-        [outs['appearance'][i, k].sigmoid() for i, k in enumerate(labels)])
+    assert outs['looks'].shape == (3, 64, 16, 16)
+    expected = model.appearance_head.predict(outs['looks'],
+                                             model.classify(outs)[0])
     if filtered:
         expected = model.heatmap_filter(expected, frame)
     for i, sample in enumerate(model(**data, mode='predict')):
@@ -337,8 +336,8 @@ def test_heatmaps_by_looks(filtered):
     mirrored = model.encode(frame.flip(3), data['inputs']['audio'])
     model.flip_test = True
     torch.testing.assert_close(
-        model.encode(**data['inputs'])['appearance'],
-        (outs['appearance'] + mirrored['appearance'].flip(3)) / 2)
+        model.encode(**data['inputs'])['looks'],
+        (outs['looks'] + mirrored['looks'].flip(3)) / 2)
 
 
 @pytest.mark.parametrize('filtered', [False, True])
@@ -356,7 +355,7 @@ def test_looks_are_learned_from_heatmaps_alone(filtered):
     if filtered:
         heatmaps = model.heatmap_filter(heatmaps, data['inputs']['frame'],
                                         (16, 16))
-    expected = model.appearance_head.loss(outs['appearance'], heatmaps, labels)
+    expected = model.appearance_head.loss(outs['looks'], heatmaps, labels)
     torch.testing.assert_close(losses['loss_appearance'],
                                expected['loss_appearance'])
     # The localizer's gradients are those without the head.
