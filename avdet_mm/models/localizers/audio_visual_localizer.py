@@ -121,15 +121,14 @@ class AudioVisualLocalizer(BaseLocalizer):
     def heatmaps(self, outs: Dict[str, Tensor]) -> Tensor:
         """Cosines of each location with the clip's own sound, (B, h, w).
 
-        With an appearance head, its map for the clip's cluster instead.
+        With an appearance head, what near them looks like the clip's cluster.
         With ``heatmap_filter``, in eval mode, refined: finer, and no cosines
         any more.
         """
+        heatmaps = self._cosines(outs)
         if 'looks' in outs:
-            heatmaps = self.appearance_head.predict(outs['looks'],
+            heatmaps = self.appearance_head.predict(outs['looks'], heatmaps,
                                                     self.classify(outs)[0])
-        else:
-            heatmaps = self._cosines(outs)
         return self._filter(heatmaps, outs)
 
     def _cosines(self, outs: Dict[str, Tensor]) -> Tensor:

@@ -36,10 +36,20 @@ def test_heatmap_is_that_of_the_cluster():
     features = torch.randn(3, 4, 2, 2)
     logits = head.mlp(features)
     assert logits.shape == (3, 3, 2, 2)
-    maps = head.predict(head(features), torch.tensor([1, 0, 2]))
+    # Mean 0, top 4: from 1.2 on, looks alone decide.
+    heatmaps = torch.tensor([[4., 1.2], [-5.8, .6]]).expand(3, 2, 2)
+    maps = head.predict(head(features), heatmaps, torch.tensor([1, 0, 2]))
     assert maps.dtype == torch.float32
+    near = torch.tensor([[1., 1.], [0., .5]])
     for i, k in enumerate((1, 0, 2)):
-        torch.testing.assert_close(maps[i], 1 / (1 + (-logits[i, k]).exp()))
+        torch.testing.assert_close(maps[i],
+                                   near / (1 + (-logits[i, k]).exp()))
+
+
+@pytest.mark.parametrize('reach', [0., 1.1])
+def test_wrong_reach(reach):
+    with pytest.raises(ValueError, match='reach must lie in'):
+        make_head(reach=reach)
 
 
 def test_low_precision():
@@ -125,7 +135,7 @@ def test_place_follows_looks_where_heatmaps_are_blurred():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    maps = head.eval().predict(head(features), labels)
+    maps = head.eval().predict(head(features), blurred, labels)
     assert maps[truth].min() > 0.8
     assert maps[~truth].mean() < 0.4
     # Elsewhere it knows no better than how often the blur reaches.

@@ -326,7 +326,8 @@ def test_heatmaps_by_looks(filtered):
     frame = data['inputs']['frame']
     outs = model.eval()(data['inputs'])
     assert outs['looks'].shape == (3, 64, 16, 16)
-    expected = model.appearance_head.predict(outs['looks'],
+    cosines = model.localization_head.heatmaps(outs['visual'], outs['audio'])
+    expected = model.appearance_head.predict(outs['looks'], cosines,
                                              model.classify(outs)[0])
     if filtered:
         expected = model.heatmap_filter(expected, frame)
