@@ -6,8 +6,8 @@
 # self-labels come from statistics of the sounds, so both heads are trained
 # from the first epoch on; pooling goes in small steps from the mean to the
 # best locations; the visual classifier sees the maximum over locations; a
-# third head learns from the heatmaps what each cluster's object looks like,
-# and boxes are drawn from what it finds; and when they are, maps are averaged
+# third head learns from the heatmaps what each cluster's object looks like
+# and sharpens them by that; and when boxes are drawn, heatmaps are averaged
 # over a frame and its mirror image, and follow its colors.
 # ablations/paper-*.py is the paper's recipe.
 #
