@@ -46,8 +46,15 @@ def test_patches_are_pasted_where_their_boxes_say(tool):
                           wholes[:, 2:] - wholes[:, :2])
     for i, (x1, y1, x2, y2) in enumerate(boxes.astype(int)):
         assert 0 <= x1 < x2 <= 24 and 0 <= y1 < y2 <= 20
-        mask = torch.zeros(20, 24, dtype=bool)
-        mask[y1:y2, x1:x2] = True
+        rows, columns = torch.meshgrid(
+            torch.arange(20.), torch.arange(24.), indexing='ij')
+        mask = (((rows + 0.5) - (y1 + y2) / 2) / ((y2 - y1) / 2))**2 + ((
+            (columns + 0.5) - (x1 + x2) / 2) / ((x2 - x1) / 2))**2 <= 1
+        # Its box is the patch's.
+        assert mask.any(1).nonzero().flatten()[[0, -1]].tolist() == [
+            y1, y2 - 1]
+        assert mask.any(0).nonzero().flatten()[[0, -1]].tolist() == [
+            x1, x2 - 1]
         assert (pasted[i][:, mask] - 2. - i).abs().max() < 1e-5
         assert torch.equal(pasted[i][:, ~mask], others[i][:, ~mask])
 

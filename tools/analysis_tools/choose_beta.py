@@ -3,8 +3,9 @@
 How far a heatmap reaches beyond an object depends on the encoder and on how
 it was trained. That can be measured without knowing any object's outline:
 what lies in the middle of a self-box is cut out, scaled to the size of a
-whole self-box and pasted on the frame of a clip of another cluster. There
-its box is known to the pixel, and the beta is chosen whose self-boxes, drawn
+whole self-box and pasted, as an ellipse, on the frame of a clip of another
+cluster (objects do not fill the corners of their boxes either). There its
+box is known to the pixel, and the beta is chosen whose self-boxes, drawn
 from that frame and the first clip's sound, meet it best.
 
     python tools/analysis_tools/choose_beta.py CONFIG CHECKPOINT
@@ -68,7 +69,7 @@ def largest_boxes(heatmaps: Tensor, beta: float, size: Tuple[int, int]
 def paste(frames: Tensor, cores: np.ndarray, wholes: np.ndarray,
           others: Tensor, generator: np.random.Generator
           ) -> Tuple[Tensor, np.ndarray]:
-    """Paste a patch of each frame somewhere on another one.
+    """Paste an elliptic patch of each frame somewhere on another one.
 
     Args:
         frames (Tensor): (B, 3, H, W).
@@ -90,8 +91,13 @@ def paste(frames: Tensor, cores: np.ndarray, wholes: np.ndarray,
         y = generator.integers(height - h + 1)
         x = generator.integers(width - w + 1)
         patch = frames[i:i + 1, :, core[1]:core[3], core[0]:core[2]]
-        pasted[i, :, y:y + h, x:x + w] = F.interpolate(
+        patch = F.interpolate(
             patch, (int(h), int(w)), mode='bilinear', align_corners=False)[0]
+        rows, columns = (
+            ((torch.arange(float(n)) + 0.5) * 2 / n - 1)**2 for n in (h, w))
+        inside = (rows[:, None] + columns <= 1).to(frames.device)
+        under = pasted[i, :, y:y + h, x:x + w]
+        under[:, inside] = patch[:, inside]
         boxes[i] = x, y, x + w, y + h
     return pasted, boxes
 
