@@ -210,3 +210,21 @@ def test_centered_box(tool, places):
         areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (box, other)]
         hits += inner / (sum(areas) - inner) >= 0.5
     assert found['loc/iou50'] == pytest.approx(hits / len(boxes))
+
+
+def test_recipe_on_the_demos_clips(tool, places, monkeypatch):
+    demo = places / 'demo'
+    monkeypatch.setenv('AVDET_DEMO_DIR', str(demo))
+    tool('dataset_converters/procedural_clips.py', demo / 'data',
+         '--num-train', 24, '--num-test', 4, '--num-duet', 0, '--num-solo', 0,
+         '--image-size', 48, '--workers', 1)
+    config = osp.join(FOLDER, 'localizer_demo.py')
+    tool('train.py', config, '--work-dir', demo / 'localizer',
+         '--cfg-options', 'train_cfg.max_epochs=1', 'val_cfg=None',
+         'val_dataloader=None', 'val_evaluator=None',
+         'train_dataloader.batch_size=8', 'custom_hooks.2.patience=1000',
+         'custom_hooks.4.begin=0.5', 'custom_hooks.4.num_updates=1')
+    tool('test.py', config, demo / 'localizer/epoch_1.pth', '--work-dir',
+         demo / 'test')
+    found = json.loads((demo / 'test/evaluation.json').read_text())['metrics']
+    assert 0 <= found['loc/iou50'] <= 1

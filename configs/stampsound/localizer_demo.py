@@ -14,7 +14,7 @@ train_pipeline[0].cache = True
 test_pipeline = _base_.test_pipeline
 test_pipeline[0].cache = True
 test_pipeline[1].scale = (100000, 135)
-loader = dict(num_workers=0, worker_init_fn=None)
+loader = dict(num_workers=0)
 train_dataloader = dict(
     loader, dataset=dict(data_root=data_root, pipeline=train_pipeline))
 val_dataloader = dict(
