@@ -107,15 +107,18 @@ class AudioVisualLocalizer(BaseLocalizer):
 
     def _encode(self, frame: Tensor, audio: Tensor) -> Dict[str, Tensor]:
         """Of the frame as it is."""
-        maps = self.visual_backbone(frame)
-        features = maps[-1], self.audio_backbone(audio)[-1].mean(dim=(2, 3))
+        if self.appearance_head is None:
+            features = self.extract_feat(frame, audio)
+        else:
+            early, *_, late = self.visual_backbone(frame)
+            features = late, self.encode_audio(audio)
         visual, audio = self.localization_head(*features)
         outs = dict(visual=visual, audio=audio)
         if self.cluster_head is not None:
             outs['visual_logits'], outs['audio_logits'] = self.cluster_head(
                 *features)
         if self.appearance_head is not None:
-            outs['looks'] = self.appearance_head(maps[0])
+            outs['looks'] = self.appearance_head(early)
         return outs
 
     def heatmaps(self, outs: Dict[str, Tensor]) -> Tensor:

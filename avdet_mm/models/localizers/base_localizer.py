@@ -63,8 +63,11 @@ class BaseLocalizer(BaseModel, metaclass=ABCMeta):
             tuple[Tensor, Tensor]: Visual map (B, C, h, w), audio vector
             (B, C').
         """
-        return (self.visual_backbone(frame)[-1],
-                self.audio_backbone(audio)[-1].mean(dim=(2, 3)))
+        return self.visual_backbone(frame)[-1], self.encode_audio(audio)
+
+    def encode_audio(self, audio: Tensor) -> Tensor:
+        """Audio vector, (B, C'), of (B, 1, n_mels, T)."""
+        return self.audio_backbone(audio)[-1].mean(dim=(2, 3))
 
     @property
     def num_clusters(self) -> Optional[int]:
