@@ -2,14 +2,15 @@
 # encoders, small frames, minutes on two CPU cores; then the COCO json of
 # self-labels.
 #
-# Beyond the paper, each with its row in docs/results.md: the first
-# self-labels come from statistics of the sounds, so both heads are trained
-# from the first epoch on; pooling goes in small steps from the mean to the
-# best locations; the visual classifier sees the maximum over locations; a
-# third head learns from the heatmaps what each cluster's object looks like
-# and sharpens them by that; and when boxes are drawn, heatmaps are averaged
-# over a frame and its mirror image, and follow its colors.
-# ablations/paper-*.py is the paper's recipe.
+# Beyond the paper, each with its row in configs/tables/stampsound_small.py
+# (docs/results.md has those that have been run): the first self-labels come
+# from statistics of the sounds, so both heads are trained from the first
+# epoch on; pooling goes in small steps from the mean to the best locations;
+# the visual classifier sees the maximum over locations; a third head learns
+# from the heatmaps what each cluster's object looks like and sharpens them by
+# that; and when boxes are drawn, heatmaps are averaged over a frame and its
+# mirror image, and follow its colors. ablations/paper-*.py is the paper's
+# recipe.
 #
 # AVDET_SEED is the seed, AVDET_STAMPSOUND the folder of the data.
 _base_ = [

@@ -103,10 +103,7 @@ def paste(frames: Tensor, cores: np.ndarray, wholes: np.ndarray,
 
 
 def unfiltered(model: BaseLocalizer, outs: Dict[str, Tensor]) -> Tensor:
-    """Heatmaps before any ``heatmap_filter``.
-
-    One that follows edges would find the straight ones of the patches.
-    """
+    """Heatmaps before any ``heatmap_filter``."""
     return model.heatmaps(
         {name: value for name, value in outs.items() if name != 'frame'})
 

@@ -122,11 +122,5 @@ def _relative(heatmaps: Tensor, size: Tuple[int, int]) -> Tensor:
     low = heatmaps.mean(dim=(2, 3), keepdim=True)
     high = heatmaps.amax(dim=(2, 3), keepdim=True)
     maps = ((heatmaps - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
-    if maps.shape[2:] != size:
-        fewer = maps.shape[2] > size[0]
-        maps = F.interpolate(
-            maps,
-            size,
-            mode='area' if fewer else 'bilinear',
-            align_corners=None if fewer else False)
-    return maps[:, 0]
+    mode = 'area' if maps.shape[2] > size[0] else 'bilinear'
+    return F.interpolate(maps, size, mode=mode)[:, 0]
