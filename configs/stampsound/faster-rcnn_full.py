@@ -13,7 +13,7 @@ classes = ('bear', 'bison', 'camel', 'chimp', 'cow', 'crow', 'dog', 'dolphin',
            'toucan', 'turkey', 'violin', 'vulture', 'whale', 'zebra')
 model = dict(
     backbone=dict(
-        init_cfg=dict(checkpoint=run_dir + '/localizer/epoch_10.pth')),
+        init_cfg=dict(checkpoint=run_dir + '/localizer/epoch_14.pth')),
     roi_head=dict(bbox_head=dict(num_classes=num_clusters)))
 train_dataloader = dict(
     dataset=dict(

@@ -1,7 +1,7 @@
 # "Ours - weak sup.": the self-boxes of localizer_full.py with the class of
 # each clip's label instead of its cluster. Nothing is trained:
 #   python tools/generate_pseudo_labels.py configs/stampsound/weak_full.py \
-#       work_dirs/stampsound_full/seed0/localizer/epoch_10.pth
+#       work_dirs/stampsound_full/seed0/localizer/epoch_14.pth
 _base_ = ['./localizer_full.py']
 custom_hooks = _base_.custom_hooks[-1:]
 custom_hooks[0].out_file = _base_.run_dir + '/weak_labels.json'

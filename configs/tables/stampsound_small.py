@@ -49,6 +49,8 @@ ablations = {
     'receptive-field': 'smaller receptive field, best 6 %',
     'criterion': 'annealing begins when pairs are found',
     'cluster-negatives': 'no negatives of the same cluster',
+    'curriculum': 'confident pairs first',
+    'visual-contrast': 'with visual self-supervision',
     'batch64': 'batch of 64',
     'float32': 'single precision',
 }

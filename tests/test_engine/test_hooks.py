@@ -15,6 +15,7 @@ from mmengine.registry import HOOKS
 
 from avdet_mm.engine.hooks import (
     AnnealedPoolingHook,
+    ConfidenceCurriculumHook,
     EpochSeedHook,
     LogMelStatsHook,
     PlateauHook,
@@ -24,8 +25,9 @@ from tests.toy import ToyClips, loader_cfg, make_runner, model_cfg, scalars
 
 
 def test_hooks_are_registered():
-    for name in ('AnnealedPoolingHook', 'EpochSeedHook', 'LogMelStatsHook',
-                 'PlateauHook', 'PseudoLabelHook', 'SelfLabelHook'):
+    for name in ('AnnealedPoolingHook', 'ConfidenceCurriculumHook',
+                 'EpochSeedHook', 'LogMelStatsHook', 'PlateauHook',
+                 'PseudoLabelHook', 'SelfLabelHook'):
         assert HOOKS.get(f'avdet_mm.{name}').__name__ == name
 
 
@@ -129,6 +131,45 @@ def test_annealing_begins_when_pairs_are_found(tmp_path):
 def test_wrong_criterion():
     with pytest.raises(ValueError, match='a multiple of guessing'):
         AnnealedPoolingHook(0, 1, retrieval=1.)
+
+
+# ConfidenceCurriculumHook
+
+
+def test_confident_pairs_first(tmp_path):
+    runner = make_runner(
+        tmp_path,
+        model_cfg(),
+        ToyClips(8), [
+            dict(
+                type='avdet_mm.ConfidenceCurriculumHook',
+                end_epoch=2,
+                start=0.25,
+                end=0.75)
+        ],
+        epochs=3)
+    module = runner.model.localization_head.loss_module
+    assert module.share == 1
+    seen, forward = [], module.forward
+
+    def probe(scores):
+        seen.append(module.share)
+        return forward(scores)
+
+    module.forward = probe
+    runner.train()
+    assert seen == [0.25, 0.375, 0.5, 0.625, 0.75, 0.75]
+
+
+@pytest.mark.parametrize('kwargs', [
+    dict(end_epoch=0),
+    dict(end_epoch=1, start=0.),
+    dict(end_epoch=1, start=0.6, end=0.5),
+    dict(end_epoch=1, end=1.1),
+])
+def test_wrong_curriculum(kwargs):
+    with pytest.raises(ValueError, match='start <= end <= 1'):
+        ConfidenceCurriculumHook(**kwargs)
 
 
 @pytest.mark.parametrize('kwargs', [

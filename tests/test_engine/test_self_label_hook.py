@@ -489,12 +489,20 @@ def twin_runner(work_dir, permutation, **kwargs):
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(3 * 32 * 32, 32, generator=generator) / 30
 
-    def extract_feat(frame, audio):
-        x = frame.flatten(1) @ mix
-        return x[..., None, None].expand(-1, -1, 2, 2), x
-
-    model.extract_feat = extract_feat
     head = model.cluster_head
+
+    def encode(frame, audio):
+        x = frame.flatten(1) @ mix
+        features = x[..., None, None].expand(-1, -1, 2, 2), x
+        visual, audio = model.localization_head(*features)
+        visual_logits, audio_logits = head(*features)
+        return dict(
+            visual=visual,
+            audio=audio,
+            visual_logits=visual_logits,
+            audio_logits=audio_logits)
+
+    model.encode = encode
     torch.nn.init.normal_(head.visual_mlp[-1].weight, generator=generator)
     head.audio_mlp.load_state_dict(head.visual_mlp.state_dict())
     with torch.no_grad():

@@ -116,3 +116,13 @@ def test_one_cluster_gives_no_patch(tool):
     one['inputs']['audio'] = torch.zeros(6, dtype=int)
     pasted, true = tool.measure(Blobs(), [one])
     assert len(pasted[0.5]) == 0 and len(true[0.5]) == 5
+
+
+def test_missing_checkpoint(tool, monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', [
+        'choose_beta.py',
+        osp.join(ROOT, 'configs/stampsound/localizer_small.py'), 'no.pth'
+    ])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert "there is no checkpoint 'no.pth'" in capsys.readouterr().err

@@ -33,6 +33,7 @@ from avdet_mm.models.task_modules.heatmap_box_extractor import (
     boxes_to_original,
 )
 from avdet_mm.utils.cli import (
+    check_checkpoint,
     label_hook,
     load_config,
     load_runner,
@@ -190,6 +191,7 @@ def main() -> None:
         default=1000,
         help='training clips to look at (default: %(default)s)')
     args = parser.parse_args()
+    check_checkpoint(parser, args.checkpoint)
     cfg = load_config(args)
     # The clips that get self-boxes, as they are shown for that.
     loader = label_hook(cfg)['dataloader']

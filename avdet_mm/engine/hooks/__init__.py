@@ -2,6 +2,7 @@
 from .annealed_pooling_hook import AnnealedPoolingHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .class_agnostic_warmup_hook import ClassAgnosticWarmupHook
+from .confidence_curriculum_hook import ConfidenceCurriculumHook
 from .dsol_cluster_hook import DSOLClusterHook
 from .epoch_seed_hook import EpochSeedHook
 from .log_mel_stats_hook import LogMelStatsHook
@@ -11,6 +12,6 @@ from .self_label_hook import SelfLabelHook
 
 __all__ = [
     'AnnealedPoolingHook', 'AtomicCheckpointHook', 'ClassAgnosticWarmupHook',
-    'DSOLClusterHook', 'EpochSeedHook', 'LogMelStatsHook', 'PlateauHook',
-    'PseudoLabelHook', 'SelfLabelHook'
+    'ConfidenceCurriculumHook', 'DSOLClusterHook', 'EpochSeedHook',
+    'LogMelStatsHook', 'PlateauHook', 'PseudoLabelHook', 'SelfLabelHook'
 ]

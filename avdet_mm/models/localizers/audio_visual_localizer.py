@@ -34,6 +34,8 @@ class AudioVisualLocalizer(BaseLocalizer):
             the first output of the visual backbone, which then needs two
             ``out_indices``; in eval mode the heatmaps are the head's.
             Needs a cluster head, whose K it gets. Defaults to None.
+        visual_contrast_head (dict, optional): :class:`VisualContrastHead`
+            (ours), whose loss is added. Defaults to None.
         keep_embeddings (bool): Predictions keep ``visual_embedding``
             (D, h, w) and ``audio_embedding`` (D,), for
             :class:`RetrievalMetric`. Defaults to False.
@@ -48,6 +50,7 @@ class AudioVisualLocalizer(BaseLocalizer):
                  flip_test: bool = False,
                  heatmap_filter: Optional[dict] = None,
                  appearance_head: Optional[dict] = None,
+                 visual_contrast_head: Optional[dict] = None,
                  keep_embeddings: bool = False,
                  **kwargs) -> None:
         super().__init__(**kwargs)
@@ -69,6 +72,9 @@ class AudioVisualLocalizer(BaseLocalizer):
             MODELS.build(
                 dict(appearance_head, num_clusters=self.num_clusters))
             if appearance_head else None)
+        self.visual_contrast_head = (
+            MODELS.build(visual_contrast_head)
+            if visual_contrast_head else None)
         self.keep_embeddings = keep_embeddings
         #: (num_clips,) int64, set and saved by SelfLabelHook; indexed by
         #: ``sample_idx``. Not a buffer: it belongs to the training set.
@@ -88,14 +94,16 @@ class AudioVisualLocalizer(BaseLocalizer):
             ``audio_logits`` (B, K). With ``flip_test``, in eval mode,
             ``visual`` is the mean of two maps of unit norm; with
             ``heatmap_filter``, there is the ``frame``, too. With an
-            appearance head, ``looks`` (B, C, h', w').
+            appearance head, ``looks`` (B, C, h', w'). With a visual contrast
+            head, in training mode, ``view`` and ``other_view``, (B, D').
         """
-        outs = self._encode(frame, audio)
+        heard = self.encode_audio(audio)
+        outs = self._encode(frame, heard)
         if self.heatmap_filter is not None and (
                 not self.training or self.appearance_head is not None):
             outs['frame'] = frame
         if self.flip_test and not self.training:
-            mirrored = self._encode(frame.flip(3), audio)
+            mirrored = self._encode(frame.flip(3), heard)
             # The heatmap is linear in it: its mean is that of heatmaps.
             outs['visual'] = (outs['visual'] + mirrored['visual'].flip(3)) / 2
             if self.cluster_head is not None:
@@ -105,20 +113,27 @@ class AudioVisualLocalizer(BaseLocalizer):
                 outs['looks'] = (outs['looks'] + mirrored['looks'].flip(3)) / 2
         return outs
 
-    def _encode(self, frame: Tensor, audio: Tensor) -> Dict[str, Tensor]:
-        """Of the frame as it is."""
-        if self.appearance_head is None:
-            features = self.extract_feat(frame, audio)
-        else:
-            early, *_, late = self.visual_backbone(frame)
-            features = late, self.encode_audio(audio)
+    def _encode(self, frame: Tensor, heard: Tensor) -> Dict[str, Tensor]:
+        """Of the frame as it is and an audio vector."""
+        maps = self.visual_backbone(frame)
+        features = maps[-1], heard
         visual, audio = self.localization_head(*features)
         outs = dict(visual=visual, audio=audio)
         if self.cluster_head is not None:
             outs['visual_logits'], outs['audio_logits'] = self.cluster_head(
                 *features)
         if self.appearance_head is not None:
-            outs['looks'] = self.appearance_head(early)
+            if len(maps) < 2:
+                raise ValueError(
+                    'The appearance_head works on the first of two outputs '
+                    'of the visual_backbone, which has one: set its '
+                    'out_indices, to (1, 3), say.')
+            outs['looks'] = self.appearance_head(maps[0])
+        if self.visual_contrast_head is not None and self.training:
+            head = self.visual_contrast_head
+            outs['view'] = head(maps[-1])
+            outs['other_view'] = head(
+                self.visual_backbone(head.other_view(frame))[-1])
         return outs
 
     def heatmaps(self, outs: Dict[str, Tensor]) -> Tensor:
@@ -167,7 +182,17 @@ class AudioVisualLocalizer(BaseLocalizer):
 
     def loss(self, outs: Dict[str, Tensor],
              data_samples: List[AudioVisualDataSample]) -> Dict[str, Tensor]:
-        """Eq. 4, and the loss of the appearance head."""
+        """Eq. 4, and the losses of our other heads."""
+        losses = self._loss(outs, data_samples)
+        if self.visual_contrast_head is not None:
+            losses.update(
+                self.visual_contrast_head.loss(outs['view'],
+                                               outs['other_view']))
+        return losses
+
+    def _loss(self, outs: Dict[str, Tensor],
+              data_samples: List[AudioVisualDataSample]) -> Dict[str, Tensor]:
+        """Without visual self-supervision."""
         if self.cluster_head is None:
             return self.localization_head.loss(outs['visual'], outs['audio'])
         if self.self_labels is None:

@@ -370,6 +370,53 @@ def test_looks_need_clusters():
         build(appearance_head=dict(type='avdet_mm.AppearanceHead'))
 
 
+def test_looks_need_two_outputs():
+    model = build(
+        num_clusters=3,
+        appearance_head=dict(type='avdet_mm.AppearanceHead', in_channels=32))
+    with pytest.raises(ValueError, match='set its out_indices'):
+        model(**batch_of(model, [0, 1]), mode='tensor')
+
+
+def test_sound_of_a_mirrored_frame_is_encoded_once():
+    model = build(flip_test=True).eval()
+    calls = []
+    model.audio_backbone.register_forward_hook(
+        lambda *args: calls.append(args))
+    model(**batch_of(model, [0, 1]), mode='tensor')
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize('num_clusters', [None, 3])
+def test_visual_self_supervision(num_clusters):
+    cfg = model_cfg(num_clusters)
+    channels = MODELS.build(cfg['visual_backbone']).out_channels[-1]
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            cfg,
+            visual_contrast_head=dict(
+                type='avdet_mm.VisualContrastHead', in_channels=channels)))
+    data = batch_of(model, [7, 2, 9], training=True)
+    model.self_labels = torch.arange(12) % 3
+    head, frame = model.visual_contrast_head, data['inputs']['frame']
+    torch.manual_seed(1)
+    losses = model(**data, mode='loss')
+    assert 'loss_loc' in losses
+    torch.manual_seed(1)
+    view = head.other_view(frame)
+    expected = head.loss(
+        head(model.visual_backbone(frame)[-1]),
+        head(model.visual_backbone(view)[-1]))
+    torch.testing.assert_close(losses['loss_visual_contrast'],
+                               expected['loss_visual_contrast'])
+    losses['loss_visual_contrast'].backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == name.startswith('visual')
+    # Only training sees another view.
+    assert 'view' not in model.eval()(data['inputs'])
+
+
 def test_embeddings_are_kept_if_asked_for():
     model = build(keep_embeddings=True).eval()
     data = batch_of(model, [0, 1, 2])

@@ -54,3 +54,36 @@ def test_gradient():
 def test_scores_must_be_square(shape):
     with pytest.raises(ValueError, match='square'):
         SymmetricInfoNCE()(torch.zeros(shape))
+
+
+def losses_of_pairs(scores):
+    target = torch.arange(len(scores))
+    return torch.stack([
+        0.5 * (
+            torch.nn.functional.cross_entropy(scores[i], target[i]) +
+            torch.nn.functional.cross_entropy(scores[:, i], target[i]))
+        for i in range(len(scores))
+    ])
+
+
+@pytest.mark.parametrize('share, count', [(1., 5), (0.99, 5), (0.5, 3),
+                                          (0.4, 2), (0.01, 1)])
+def test_most_confident_pairs(share, count):
+    torch.manual_seed(0)
+    scores = torch.randn(5, 5).double()
+    expected = losses_of_pairs(scores).sort().values[:count].mean()
+    torch.testing.assert_close(SymmetricInfoNCE(share)(scores), expected)
+
+
+def test_pairs_left_out_are_negatives_still():
+    scores = torch.tensor([[4., 0.], [3., -1.]]).double().requires_grad_()
+    SymmetricInfoNCE(0.5)(scores).backward()
+    # Of the first pair alone, whose row and column it is.
+    assert scores.grad[1, 1] == 0
+    assert scores.grad[1, 0] > 0 and scores.grad[0, 1] > 0
+
+
+@pytest.mark.parametrize('share', [0., -1., 1.5])
+def test_wrong_share(share):
+    with pytest.raises(ValueError, match=r'share must lie in \(0, 1\]'):
+        SymmetricInfoNCE(share)
