@@ -102,9 +102,8 @@ train_cfg = dict(
     type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-# On processors without AVX512-BF16 or AMX, type='OptimWrapper' is faster.
 optim_wrapper = dict(
-    type='avdet_mm.BFloat16OptimWrapper',
+    type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
     paramwise_cfg=dict(custom_keys=dict(log_scale=dict(decay_mult=0.))))
 param_scheduler = [

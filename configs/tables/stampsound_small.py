@@ -52,7 +52,7 @@ ablations = {
     'curriculum': 'confident pairs first',
     'visual-contrast': 'with visual self-supervision',
     'batch64': 'batch of 64',
-    'float32': 'single precision',
+    'bfloat16': 'trained in bfloat16',
 }
 
 

@@ -1,7 +1,13 @@
 """Tests of steps in bfloat16."""
+import subprocess
+
+import pytest
 import torch
 from torch import nn
 
+from avdet_mm.engine.optim_wrappers.bfloat16_optim_wrapper import (
+    check_bfloat16,
+)
 from avdet_mm.registry import OPTIM_WRAPPERS
 
 
@@ -39,3 +45,24 @@ def test_accumulates_gradients():
             out = model(torch.full((1, 1), x))
         optim.update_params(out.float().mean())
     assert model.weight.item() == 2 - 0.5 * (1 + 3) / 2
+
+
+def test_a_processor_that_fails_is_found_before_the_training(monkeypatch):
+    check_bfloat16.cache_clear()
+    monkeypatch.setattr(
+        'avdet_mm.engine.optim_wrappers.bfloat16_optim_wrapper._TRIAL',
+        'import os, signal; os.kill(os.getpid(), signal.SIGILL)')
+    with pytest.raises(RuntimeError, match=r"with -4\).*'OptimWrapper'"):
+        wrapper(nn.Linear(1, 1))
+    monkeypatch.setattr(
+        'avdet_mm.engine.optim_wrappers.bfloat16_optim_wrapper._TRIAL',
+        'raise SystemExit("no primitive")')
+    with pytest.raises(RuntimeError, match='with 1: no primitive'):
+        wrapper(nn.Linear(1, 1))
+
+
+def test_one_trial_is_enough(monkeypatch):
+    check_bfloat16.cache_clear()
+    wrapper(nn.Linear(1, 1))
+    monkeypatch.setattr(subprocess, 'run', None)
+    wrapper(nn.Linear(1, 1))
