@@ -67,7 +67,7 @@ def check_bfloat16() -> None:
             'ONEDNN_MAX_CPU_ISA=AVX512_CORE_BF16, without AMX.')
 
 
-_TRIAL = '''
+_TRIAL = """
 import torch
 images = torch.ones(2, 16, 8, 8)
 layers = torch.nn.Sequential(
@@ -75,4 +75,4 @@ layers = torch.nn.Sequential(
     torch.nn.Linear(1152, 64))
 with torch.autocast('cpu', torch.bfloat16):
     layers(images).float().sum().backward()
-'''
+"""
