@@ -99,7 +99,6 @@ class AudioVisualDataPreprocessor(WaveformDataPreprocessor):
         for module in self.mel.modules():
             module._non_persistent_buffers_set.update(module._buffers)
 
-    @torch.autocast('cuda', enabled=False)
     def log_mel(self, waveform: Tensor) -> Tensor:
         """Log-mel spectrogram, not normalized.
 
@@ -109,7 +108,8 @@ class AudioVisualDataPreprocessor(WaveformDataPreprocessor):
         Returns:
             Tensor: (B, 1, n_mels, frames) float32, natural logarithm.
         """
-        mel = self.mel(waveform.float())
+        with torch.autocast(waveform.device.type, enabled=False):
+            mel = self.mel(waveform.float())
         return mel.add_(self.log_floor).log_().unsqueeze(1)
 
     def forward(self, data: dict, training: bool = False) -> dict:

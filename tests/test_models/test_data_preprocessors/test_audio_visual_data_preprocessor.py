@@ -74,6 +74,15 @@ def test_log_mel_against_numpy(kwargs):
         result[:, 0].numpy()[loud], expected[loud], atol=2e-3)
 
 
+def test_log_mel_is_float32_within_autocast():
+    wave = torch.rand(2, 24000, generator=torch.Generator().manual_seed(0))
+    preprocessor = AudioVisualDataPreprocessor()
+    expected = preprocessor.log_mel(wave)
+    with torch.autocast('cpu', torch.bfloat16):
+        result = preprocessor.log_mel(wave)
+    assert torch.equal(result, expected)
+
+
 def test_default_geometry():
     preprocessor = AudioVisualDataPreprocessor()
     assert preprocessor.log_mel(torch.zeros(3, 24000)).shape == (3, 1, 257,
