@@ -208,11 +208,18 @@ def parse_args() -> argparse.Namespace:
         '--summary',
         action='store_true',
         help="write the config's `summary`, a flat json, too")
+    parser.add_argument(
+        '--keep',
+        action='store_true',
+        help='with --summary: what has not been run here keeps its value in '
+        'that file, as for seeds that ran on several machines')
     args = parser.parse_args()
     if (args.table is None) == (args.work_dirs is None):
         parser.error('give either a table config or --work-dirs NAME=DIR.')
     if args.summary and args.table is None:
         parser.error('--summary needs a table config that has a `summary`.')
+    if args.keep and not args.summary:
+        parser.error('--keep needs --summary.')
     return args
 
 
@@ -933,13 +940,17 @@ class Report:
 
     # -- summary ----------------------------------------------------------
 
-    def summary(self) -> Dict[str, Any]:
+    def summary(self, earlier: Dict[str, Any] = {}) -> Dict[str, Any]:
         """Chosen metrics under names of one's own.
 
         ``summary`` of the report has ``file``, a json, and ``keys``, name ->
         (work directory, metric), and perhaps ``seconds``, name -> (work root
         of a pipeline, stage, cores): the processor time of a stage, shared
         out to so many cores.
+
+        Args:
+            earlier (dict): A former summary; of what is missing its values
+                are taken. Defaults to {}.
 
         Returns:
             dict: Name -> metric as it is in evaluation.json, not in percent.
@@ -959,6 +970,7 @@ class Report:
                            f'the stage {stage} below {folder}')
         out: Dict[str, Any] = {}
         for name, (cell, what) in cells.items():
+            cell = kept(cell, earlier, name)
             value = number(cell)
             if value is None:
                 why = NOT_RUN if cell == NOT_RUN else 'not defined'
@@ -995,6 +1007,23 @@ def number(cell: Cell) -> Optional[float]:
     if isinstance(cell, Spread):
         return cell.mean
     return None if isinstance(cell, str) else cell
+
+
+def kept(cell: Cell, earlier: Dict[str, Any], name: str) -> Cell:
+    """A cell of the summary, filled up with a former summary's values."""
+    before = earlier.get(f'{name}_seeds')
+    if before is None:
+        return earlier.get(name, cell) if number(cell) is None else cell
+    if isinstance(cell, Spread):
+        now = cell.values
+    else:
+        now = (None, ) * (len(before) if number(cell) is None else 1)
+    if len(now) != len(before):
+        raise SystemExit(
+            f'error: {name} is of {len(before)} seeds in the summary that '
+            '--keep goes on with, and no longer; write it without --keep.')
+    values = tuple(b if a is None else a for a, b in zip(now, before))
+    return Spread(values, len([v for v in values if v is not None]))
 
 
 def any_number(values: Sequence[Optional[float]]) -> bool:
@@ -1429,9 +1458,14 @@ def flat(tables: List[Table], gallery: Optional[dict]) -> dict:
 
 
 def write(report: Report, out: str, json_file: Optional[str],
-          summarize: bool) -> None:
+          summarize: bool, keep: bool) -> None:
     """Build everything and write it."""
-    summary = report.summary() if summarize else None
+    summary = None
+    if summarize:
+        earlier = {}
+        if keep and osp.isfile(report.spec['summary']['file']):
+            earlier = read(report.spec['summary']['file'])
+        summary = report.summary(earlier)
     tables = report.tables()
     clusters = report.cluster_pictures()
     part = osp.join(out, 'pictures.part')
@@ -1554,7 +1588,7 @@ def main() -> None:
                          ' dict(file=..., keys={name: (folder, metric)}).')
     write(
         Report(spec, runs), args.out or spec.get('out', 'report'), args.json,
-        args.summary)
+        args.summary, args.keep)
 
 
 if __name__ == '__main__':

@@ -619,6 +619,33 @@ def test_summary(run, capsys):
     assert found == dict(x=0.75, x_seeds=[0.75], x_std=None)
 
 
+def test_summary_of_several_machines(run, capsys):
+    put('s0', {'a': 0.25, 'b': 1.})
+    put('s2', {'a': 0.75, 'b': 0.})
+    put('fixed', {'a': 0.125})
+    keys = dict(x=('s{seed}', 'a'), y=('s{seed}/part', 'a'),
+                fixed=('fixed', 'a'), other=('none', 'a'),
+                never=('s{seed}/no', 'a'))
+    os.makedirs('sums')
+    with open('sums/small.json', 'w') as file:
+        json.dump(dict(x=0.5, x_seeds=[0.5, 0.5, None], y=1.,
+                       y_seeds=[None, None, 1.], y_std=None, fixed=0.5,
+                       other=0.375), file)
+    # What was run here is newer; the rest stays.
+    found = summary_of(run, keys, '--summary', '--keep')
+    assert found == dict(
+        x=0.5, x_seeds=[0.25, 0.5, 0.75], x_std=0.25, y=1.,
+        y_seeds=[None, None, 1.], y_std=None, fixed=0.125, other=0.375)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == 'warning: y of the summary is of 1 of 3 seeds.'
+    assert 'has no never' in told[1] and len(told) == 2
+    with pytest.raises(SystemExit, match='x is of 3 seeds in the summary'):
+        summary_of(run, keys, '--summary', '--keep', seeds=[0, 2])
+    assert summary_of(run, keys, '--summary')['x_seeds'] == [.25, None, .75]
+    with pytest.raises(SystemExit):
+        run([dict(FIGURES, rows=[])], '--keep')
+
+
 def test_seconds_in_the_summary(run, capsys):
     def record(folder, stage, **content):
         os.makedirs(f'{folder}/stages', exist_ok=True)
