@@ -40,6 +40,13 @@ report['tables'] = [
     if len(table['rows']) > 1 or table['table'] == 'table5_matching'
     or table.get('key') in ('localizer_test', 'heatmaps')
 ]
+report['summary']['keys'] = dict(
+    _delete_=True,
+    **{
+        name: key
+        for name, key in report['summary']['keys'].items()
+        if '/ablation_' not in key[0]
+    })
 stages[-1]['inputs'] = [
     path for path in stages[-1]['inputs'] if '/ablation_' not in path
 ]

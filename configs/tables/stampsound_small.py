@@ -486,6 +486,20 @@ report = dict(
                            'coco/recall50_silent'),
             sounding_recall=(of_seed + '/detector/test',
                              'coco/recall50_sounding'),
+            # Of the ablations.
+            **{
+                f'{name}_{key}': (f'{of_seed}/ablation_{name}/train', metric)
+                for name in ('paper-joint', *ablations)
+                for key, metric in (('self_boxes_iou50', 'loc/iou50'),
+                                    ('nmi_visual', 'cluster/nmi_visual'))
+            },
+            **{
+                f'{folder[9:]}_ap50': (f'{of_seed}/{folder}/test',
+                                       'coco/AP50')
+                for folder in (*[f'ablation_k{k}-detector' for k in numbers],
+                               *map(boxes_stage, (*boxes, 'cosines')),
+                               'ablation_warmup')
+            },
         ),
         # Of the processor, on two cores.
         seconds=dict(localizer_seconds=(of_seed, 'localizer', 2))))
