@@ -16,6 +16,7 @@ from avdet_mm.evaluation.functional import (
     normalized_mutual_information,
     purity,
 )
+from avdet_mm.models.task_modules.sinkhorn_knopp import SKResult
 from avdet_mm.registry import TASK_UTILS
 from tests.toy import (
     ToyClips,
@@ -140,16 +141,17 @@ class SoundingClips(LabeledClips):
             self.audio[i] = 0.3 * tone + 0.01 * self.audio[i]
 
 
+@pytest.mark.parametrize('recluster', [False, True])
 @pytest.mark.parametrize('source', ['pass', 'memory'])
-def test_first_labels_from_sounds(tmp_path, monkeypatch, source):
+def test_first_labels_from_sounds(tmp_path, monkeypatch, source, recluster):
     steps = []
-    for name in ('initialize', 'update'):
+    for name in ('cluster', 'update'):
         method = getattr(SelfLabelHook, name)
 
         def recorded(self, runner, method=method, name=name):
             method(self, runner)
             steps.append((name, runner.iter))
-            if name == 'initialize':
+            if name == 'cluster':
                 first.append(runner.model.self_labels.clone())
 
         monkeypatch.setattr(SelfLabelHook, name, recorded)
@@ -164,41 +166,94 @@ def test_first_labels_from_sounds(tmp_path, monkeypatch, source):
                 num_updates=2,
                 begin=1,
                 source=source,
+                recluster=recluster,
                 initial=dict(type='avdet_mm.AudioStatisticsClusters'))
         ],
         epochs=3)
     runner.train()
     # 3 iterations an epoch.
-    assert steps == [('initialize', 0), ('update', 3), ('update', 6)]
-    labels, = first
+    second = 'cluster' if recluster else 'update'
+    assert steps == [('cluster', 0), (second, 3), ('update', 6)]
+    labels = first[0]
     assert len(set(zip(labels.tolist(), dataset.classes))) == 2
     assert labels.dtype == torch.long and labels.device.type == 'cpu'
     assert scalars(tmp_path, 'self_labels/nmi_to_classes')[0] == 1
     # Heads have said nothing of the first labels, and of the others.
     agreement = scalars(tmp_path, 'self_labels/head_agreement')
-    assert sorted(agreement) == [3, 6]
+    assert sorted(agreement) == ([6] if recluster else [3, 6])
 
 
-def initialized(work_dir, launcher='none'):
+def of_sounds(work_dir, launcher='none'):
+    """A runner whose hook clusters sounds."""
     dataset = SoundingClips(13)
-    runner = ready(
+    return ready(
         make_runner(
             work_dir,
             model_cfg(num_clusters=2),
             dataset, [
                 hook_cfg(
                     dataset,
+                    begin=1,
+                    recluster=True,
                     initial=dict(type='avdet_mm.AudioStatisticsClusters'))
             ],
             launcher=launcher))
-    find_hook(runner).initialize(runner)
-    return unwrap(runner.model).self_labels
 
 
-def test_first_labels_from_sounds_of_two_processes(gloo, tmp_path):
-    one = initialized(str(tmp_path / 'one'))
-    a, b = gloo(initialized, str(tmp_path / 'two'), 'pytorch')
-    assert torch.equal(a, b) and torch.equal(a, one)
+def clustered_twice(work_dir, launcher='none'):
+    """Labels by statistics and, after numbers have changed, by embeddings."""
+    runner = of_sounds(work_dir, launcher)
+    hook, model = find_hook(runner), unwrap(runner.model)
+    hook.cluster(runner)
+    first = model.self_labels
+    model.self_labels = 1 - first
+    model.train()
+    hook.cluster(runner)
+    assert model.training
+    return first, model.self_labels
+
+
+def test_labels_from_sounds_of_two_processes(gloo, tmp_path):
+    one = clustered_twice(str(tmp_path / 'one'))
+    a, b = gloo(clustered_twice, str(tmp_path / 'two'), 'pytorch')
+    for first, second, alone in zip(a, b, one):
+        assert torch.equal(first, second) and torch.equal(first, alone)
+
+
+def test_sounds_are_clustered_again_by_their_embeddings(tmp_path):
+    runner = of_sounds(tmp_path)
+    hook, model = find_hook(runner), runner.model
+    seen = []
+
+    class Halves:
+
+        def __call__(self, index, features, num_clips, num_clusters, assign,
+                     generator):
+            seen.append((index, features))
+            labels = (index >= 6).long()
+            return SKResult(labels, torch.zeros(2), 0, 0.)
+
+    hook.initial = Halves()
+    model.self_labels = torch.tensor([1] * 7 + [0] * 5 + [-1])
+    hook.cluster(runner)
+    # Cluster 0 met seven clips of 1, and 1 those of 0.
+    assert model.self_labels.tolist() == [1] * 6 + [0] * 7
+    (index, features), = seen
+    model.eval()
+    for place, row in zip(index.tolist(), features):
+        data = model.data_preprocessor(
+            pseudo_collate([SoundingClips(13)[place]]))
+        with torch.no_grad():
+            expected = model(data['inputs'])['audio'][0]
+        torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_clip_that_is_not_clustered_again_keeps_its_label(tmp_path):
+    hook = find_hook(toy_runner(tmp_path))
+    hook._num_clusters = 3
+    labels = torch.tensor([0, 0, 1, -1, 1, 2])
+    previous = torch.tensor([2, 2, 0, 1, -1, 1])
+    assert hook._renumber(labels, previous).tolist() == [2, 2, 0, 1, 0, 1]
 
 
 def test_schedule_must_begin_before_the_end(tmp_path):
@@ -402,6 +457,10 @@ def test_model_without_cluster_head(tmp_path):
     (dict(power=0), 'power'),
     (dict(power=-1.), 'power'),
     (dict(source='disk'), "'pass' or 'memory'"),
+    (dict(recluster=True, begin=1), 'Set initial and begin'),
+    (dict(recluster=True,
+          initial=dict(type='avdet_mm.AudioStatisticsClusters')),
+     'Set initial and begin'),
     (dict(marginals='uniform'), 'marginals must be'),
     (dict(marginals=0.5), 'marginals must be'),
     (dict(marginals=[]), 'marginals must be'),

@@ -71,6 +71,10 @@ class SelfLabelHook(Hook):
     The first labels can come from something better than a network that has
     learned nothing, ``initial``. They are then kept until ``begin``, while
     both heads learn them, and the schedule spans the time from there on.
+    What ``initial`` mixes up, since it sounds alike, the heads learn mixed
+    up. The contrast meanwhile tells sounds apart by what is seen with them:
+    with ``recluster``, the same clustering of the sounds' embeddings gives
+    the labels at ``begin``, with the numbers of the last ones.
 
     Cost: with ``'memory'``, checkpoints grow by ``4 * N * K`` bytes (8 MB
     for 54,000 clips and 39 clusters, 1.2 GB for a million and 300), which
@@ -104,6 +108,9 @@ class SelfLabelHook(Hook):
             :class:`AudioStatisticsClusters`. Defaults to None, the model.
         begin (float): The schedule starts with this epoch; before it, there
             is only the call at iteration 0. Defaults to 0.
+        recluster (bool): Whether the first call of the schedule clusters
+            what the model makes of the sounds (ours). Needs ``initial`` and
+            ``begin``. Defaults to False.
     """
 
     def __init__(self,
@@ -116,13 +123,19 @@ class SelfLabelHook(Hook):
                  source: str = 'pass',
                  align: bool = True,
                  initial: Optional[dict] = None,
-                 begin: float = 0) -> None:
+                 begin: float = 0,
+                 recluster: bool = False) -> None:
         if num_updates < 1 or power <= 0 or begin < 0:
             raise ValueError('num_updates must be >= 1, power > 0 and begin '
                              f'>= 0, got {num_updates}, {power} and {begin}.')
         if source not in SOURCES:
             raise ValueError("source must be 'pass' or 'memory', got "
                              f'{source!r}.')
+        if recluster and (initial is None or begin == 0):
+            raise ValueError(
+                'SelfLabelHook.recluster clusters again, at a later epoch, '
+                'what initial has clustered first. Set initial and begin, or '
+                'recluster=False.')
         self.dataloader = dataloader
         self.num_updates = num_updates
         self.power = power
@@ -133,6 +146,7 @@ class SelfLabelHook(Hook):
         self.align = align
         self.initial = initial and TASK_UTILS.build(initial)
         self.begin = begin
+        self.recluster = recluster
         self._memory: Optional[PredictionMemory] = None
         self._restored: Optional[dict] = None
         self._rows: Optional[dict] = None  # while a checkpoint is saved
@@ -191,6 +205,9 @@ class SelfLabelHook(Hook):
                 f'SelfLabelHook.begin = {self.begin} is not before the end '
                 'of the training. Give an earlier epoch.')
         self._updates = set(self.update_iters(runner.max_iters, begin))
+        self._clusterings = set()
+        if self.initial is not None:
+            self._clusterings = {0, begin} if self.recluster else {0}
         if self._restored is not None:
             self._take_up(runner, model)
         if self.source == 'memory':
@@ -246,8 +263,8 @@ class SelfLabelHook(Hook):
             # unit: its epochs do.
             place = loop.epoch * len(loop.dataloader) + batch_idx
         if place in self._updates:
-            if place == 0 and self.initial is not None:
-                self.initialize(runner)
+            if place in self._clusterings:
+                self.cluster(runner)
             else:
                 self.update(runner)
 
@@ -310,48 +327,79 @@ class SelfLabelHook(Hook):
             if callable(self.marginals) else self.marginals)
 
     @torch.no_grad()
-    def initialize(self, runner: Runner) -> None:
-        """Assign the first labels without the model."""
+    def cluster(self, runner: Runner) -> None:
+        """Assign labels by the sounds, without the heads.
+
+        The first by statistics, later ones by the model's embeddings.
+        """
         model = unwrap(runner.model)
+        previous = model.self_labels
         start = time.perf_counter()
-        index, features, classes = self._statistics(runner)
+        if previous is not None:
+            self._warm_up_norms(model)
+        index, features, classes = self._sounds(runner, previous is not None)
         middle = time.perf_counter()
         result = self.initial(index, features, self._pass.num_clips,
                               self._num_clusters, self._assign,
                               np.random.default_rng(runner.seed))
-        labels, classes = self._gather(index,
-                                       torch.stack([result.labels, classes]))
+        labels, classes = self._gather(
+            index, torch.stack([result.labels.cpu(), classes]))
+        if previous is not None:
+            labels = self._renumber(labels, previous)
         model.self_labels = labels
-        if self.source == 'memory':
+        if self.source == 'memory' and self._memory is None:
             self._memory = PredictionMemory(self._pass.num_clips,
                                             self._num_clusters)
         self._log(
-            runner, model.self_labels, None, classes, result,
+            runner, labels, previous, classes, result,
             dict(
                 prediction_seconds=middle - start,
                 solver_seconds=time.perf_counter() - middle))
 
-    def _statistics(self, runner: Runner) -> Tuple[Tensor, Tensor, Tensor]:
-        """Statistics of this rank's sounds.
+    def _sounds(self, runner: Runner,
+                learned: bool) -> Tuple[Tensor, Tensor, Tensor]:
+        """Statistics, or embeddings, of this rank's sounds.
 
         Returns:
             tuple[Tensor, Tensor, Tensor]: Indices of clips (n,), features
             (n, F), classes (n,), -1 where there is none; on the CPU.
         """
-        preprocess = unwrap(runner.model).data_preprocessor
+        model = unwrap(runner.model)
+        training = model.training
+        model.eval()
         index, features, classes = [], [], []
         with Progress(len(self._pass.loader), 'batches',
                       is_main_process()) as progress:
             for batch in self._pass.loader:
-                data = preprocess(batch, False)
-                features.append(
-                    self.initial.features(data['inputs']['audio']).cpu())
+                data = model.data_preprocessor(batch, False)
+                audio = data['inputs']['audio']
+                if learned:
+                    with runner.optim_wrapper.optim_context(model):
+                        rows = model.localization_head.embed_audio(
+                            model.encode_audio(audio))
+                else:
+                    rows = self.initial.features(audio)
+                features.append(rows.cpu())
                 for sample in data['data_samples']:
                     index.append(sample.sample_idx)
                     label = sample.get('gt_label')
                     classes.append(-1 if label is None else int(label))
                 progress.update(1)
+        model.train(training)
         return torch.tensor(index), torch.cat(features), torch.tensor(classes)
+
+    def _renumber(self, labels: Tensor, previous: Tensor) -> Tensor:
+        """Number clusters as those of the last labels that they meet.
+
+        The heads have learned the numbers of the last ones. A clip without
+        a new label keeps its last one.
+        """
+        both = (labels != IGNORE_LABEL) & (previous != IGNORE_LABEL)
+        met = np.zeros((self._num_clusters, self._num_clusters), dtype=int)
+        np.add.at(met, (labels[both].numpy(), previous[both].numpy()), 1)
+        _, order = linear_sum_assignment(met, maximize=True)
+        return torch.where(labels == IGNORE_LABEL, previous,
+                           torch.from_numpy(order)[labels])
 
     def _predict(self, runner: Runner, align: bool) -> Predictions:
         """Classify this rank's clips, in a pass in eval mode.

@@ -129,9 +129,13 @@ class ContrastiveLocalizationHead(BaseModule):
         # For 1x1 convolutions and pair_scores it is the faster memory.
         visual = self.visual_mlp(
             visual_map.contiguous(memory_format=torch.channels_last))
-        audio = self.audio_mlp(audio_vector[..., None, None]).flatten(1)
         return (F.normalize(visual.float(), dim=1),
-                F.normalize(audio.float(), dim=1))
+                self.embed_audio(audio_vector))
+
+    def embed_audio(self, audio_vector: Tensor) -> Tensor:
+        """Embed sounds alone: (B, D), of unit norm."""
+        audio = self.audio_mlp(audio_vector[..., None, None]).flatten(1)
+        return F.normalize(audio.float(), dim=1)
 
     @staticmethod
     def heatmaps(visual: Tensor, audio: Tensor) -> Tensor:
