@@ -117,23 +117,35 @@ def label_hook(cfg: Config) -> ConfigDict:
 def load_runner(cfg: Config, checkpoint: str) -> Runner:
     """A Runner whose model has the weights of one checkpoint.
 
-    Whatever the config says of others is ignored.
+    Whatever the config says of others is ignored. Weights of parts that the
+    config leaves out (``model.appearance_head=None``) are a warning.
 
     Args:
         cfg (Config): Of :func:`load_config`.
         checkpoint (str): The file.
 
     Raises:
-        SystemExit: If it cannot be loaded.
+        SystemExit: If it cannot be loaded, or lacks weights of the model.
     """
     cfg.load_from, cfg.resume = None, False
     runner = Runner.from_cfg(cfg)
+    problem = (f'{checkpoint} cannot be loaded: it is damaged, or belongs to '
+               f'another config than {cfg.filename}.')
     try:
-        runner.load_checkpoint(checkpoint, 'cpu', strict=True)
+        loaded = runner.load_checkpoint(checkpoint, 'cpu', strict=False)
     except Exception as error:
-        raise SystemExit(
-            f'{checkpoint} cannot be loaded: it is damaged, or belongs to '
-            f'another config than {cfg.filename}. {error}') from error
+        raise SystemExit(f'{problem} {error}') from error
+    shapes, needed = ({
+        name.removeprefix('module.'): value.shape
+        for name, value in state.items()
+    } for state in (loaded.get('state_dict', loaded),
+                    runner.model.state_dict()))
+    missing = [
+        name for name, shape in needed.items() if shapes.get(name) != shape
+    ]
+    if missing:
+        raise SystemExit(f'{problem} It has no fitting weights for '
+                         f'{len(missing)} of the model: {missing[0]}, ...')
     return runner
 
 

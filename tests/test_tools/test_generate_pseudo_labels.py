@@ -88,7 +88,7 @@ def test_no_such_checkpoint(untrained, tool, capsys):
     assert "epoch_9.pth'" in message and 'last_checkpoint' in message
 
 
-@pytest.mark.parametrize('content', ['text', 'other', 'part'])
+@pytest.mark.parametrize('content', ['text', 'other', 'part', 'shape'])
 def test_checkpoint_that_does_not_fit(content, untrained, tool, tmp_path):
     path = tmp_path / 'weights.pth'
     if content == 'text':
@@ -98,6 +98,9 @@ def test_checkpoint_that_does_not_fit(content, untrained, tool, tmp_path):
         state = saved['state_dict']
         if content == 'other':
             saved['state_dict'] = dict(weight=torch.zeros(3))
+        elif content == 'shape':
+            name = 'cluster_head.audio_mlp.0.weight'
+            state[name] = torch.cat([state[name]] * 2)
         else:  # As of a localizer without cluster head.
             saved['state_dict'] = {
                 k: v
@@ -107,3 +110,15 @@ def test_checkpoint_that_does_not_fit(content, untrained, tool, tmp_path):
     with pytest.raises(SystemExit, match='cannot be loaded.*another config'):
         tool(untrained / 'config.py', path, '--out', tmp_path / 'a.json')
     assert not (tmp_path / 'a.json').exists()
+
+
+def test_checkpoint_of_a_localizer_with_more_parts(untrained, tool, tmp_path):
+    saved = torch.load(untrained / 'weights.pth', weights_only=True)
+    saved['state_dict']['appearance_head.mlp.0.weight'] = torch.zeros(3)
+    torch.save(saved, tmp_path / 'more.pth')
+    files = []
+    for weights in (untrained / 'weights.pth', tmp_path / 'more.pth'):
+        out = tmp_path / f'{weights.stem}.json'
+        tool(untrained / 'config.py', weights, '--out', out)
+        files.append(json.loads(out.read_text())['annotations'])
+    assert files[0] and files[0] == files[1]
