@@ -395,8 +395,8 @@ class SelfLabelHook(Hook):
         a new label keeps its last one.
         """
         both = (labels != IGNORE_LABEL) & (previous != IGNORE_LABEL)
-        met = np.zeros((self._num_clusters, self._num_clusters), dtype=int)
-        np.add.at(met, (labels[both].numpy(), previous[both].numpy()), 1)
+        met = contingency_matrix(labels[both].numpy(), previous[both].numpy(),
+                                 self._num_clusters, self._num_clusters)
         _, order = linear_sum_assignment(met, maximize=True)
         return torch.where(labels == IGNORE_LABEL, previous,
                            torch.from_numpy(order)[labels])
