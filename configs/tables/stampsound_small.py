@@ -188,6 +188,22 @@ stages = [
     # The method.
     train('localizer', localizer),
     *localizer_tests('localizer', localizer),
+    # Table 2: self-boxes in place of heatmaps, and the cosines themselves.
+    test(
+        'localizer',
+        localizer,
+        'localizer',
+        folder='maps',
+        options=[
+            'test_evaluator.3.source=boxes',
+            'test_evaluator.3.protocols=[dsol_single,lvs_vggss]'
+        ]),
+    test(
+        'localizer',
+        localizer,
+        'localizer',
+        folder='test-no-looks',
+        options=cosines),
     match(self_labels, work_root + '/matching.json'),
     train('detector', detector + '.py'),
     *test_detector('detector', detector + '.py'),
@@ -404,6 +420,12 @@ report = dict(
             ],
             rows=[
                 dict(name='Ours', run=of_seed + '/localizer/test', main=True),
+                dict(
+                    name='Ours, without the appearance head',
+                    run=of_seed + '/localizer/test-no-looks'),
+                dict(
+                    name='Ours, self-boxes',
+                    run=of_seed + '/localizer/maps'),
             ]),
         dict(
             table='table3',
