@@ -48,7 +48,7 @@ from avdet_mm.utils.progress import Progress
 from avdet_mm.utils.stages import finished_stage, load_quietly
 from avdet_mm.visualization import draw_boxes, enlarge
 from avdet_mm.visualization.charts import bars, curves, matrix
-from avdet_mm.visualization.drawing import GRAY, GREEN, RED
+from avdet_mm.visualization.drawing import GRAY, GREEN, ORANGE, RED
 from avdet_mm.visualization.page import escape, html_page, key
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
@@ -85,6 +85,8 @@ KIND_TEXTS = dict(
     background='none of these',
     missed='objects that no detection fits with IoU ≥ 0.5',
 )
+# Beside the failures, what a detector does with any image.
+RANDOM = 'images drawn at random'
 STYLE = """
 header nav { margin-top: 14px; }
 header nav a { color: #fff; margin-right: 18px; }
@@ -911,6 +913,7 @@ class Report:
                     [numbers.get(d['class'], -1) for d in dets],
                     [xyxy(g) for g in gts], [g['category_id'] for g in gts])
                 results.append(out)
+                examples[RANDOM].append((image, dets, gts, None, []))
                 for i, kind in enumerate(out['kinds']):
                     examples[kind].append((image, dets, gts, i,
                                            out['objects'][i]))
@@ -918,15 +921,16 @@ class Report:
                     examples['missed'].append((image, dets, gts, None, [j]))
                 progress.update(1)
         pictures = {}
-        for kind in (*KINDS[1:], 'missed'):
+        for kind in (RANDOM, *KINDS[1:], 'missed'):
+            stem = kind.rpartition(' ')[2]
             chosen = random.Random(0).sample(
                 examples[kind],
                 min(spec.get('per_kind', 6), len(examples[kind])))
             pictures[kind] = [
-                (f'{kind}_{n}.jpg', caption)
+                (f'{stem}_{n}.jpg', caption)
                 for n, caption in enumerate(
                     draw_example(spec['images'], names, example,
-                                 osp.join(folder, f'{kind}_{n}.jpg'))
+                                 osp.join(folder, f'{stem}_{n}.jpg'))
                     for n, example in enumerate(chosen))
             ]
         return dict(
@@ -1092,7 +1096,7 @@ def xyxy(item: dict) -> List[float]:
 
 def draw_example(folder: str, names: Dict[int, str], example: tuple,
                  path: str) -> str:
-    """Draw one failure; returns its caption."""
+    """Draw one failure, or all detections; returns the caption."""
     image, dets, gts, i, concerned = example
     source = osp.join(folder, image['file_name'])
     frame = mmcv.imread(source, channel_order='rgb') if osp.isfile(
@@ -1101,23 +1105,45 @@ def draw_example(folder: str, names: Dict[int, str], example: tuple,
         raise SystemExit(f'error: there is no picture {source}: check '
                          '`images` of the gallery.')
     panel, factor = enlarge(frame, 320)
+    title = osp.splitext(osp.basename(image['file_name']))[0]
+    if i is None and not concerned:
+        panel = draw_boxes(panel, factor * boxes_of(gts), GREEN)
+        panel = draw_boxes(panel, factor * boxes_of(dets), ORANGE,
+                           [text_of(d) for d in dets])
+        mmcv.imwrite(panel[..., ::-1], path)
+        return f'{title}: ' + (objects_of(names, gts) or 'no object')
     others = [d for n, d in enumerate(dets) if n != i]
     panel = draw_boxes(panel, factor * boxes_of(others), GRAY, thickness=1)
     # Of a detection the caption names the object: room is scarce.
     texts = [names[g['category_id']] if j in concerned and i is None else ''
              for j, g in enumerate(gts)]
     panel = draw_boxes(panel, factor * boxes_of(gts), GREEN, texts)
-    title = osp.splitext(osp.basename(image['file_name']))[0]
     about = ', '.join(names[gts[j]['category_id']] for j in concerned)
     if i is None:
         caption = f'{title}: {about} missed'
     else:
         det = dets[i]
-        text = f'{det["class"] or "no class"} {det["score"]:.2f}'
+        text = text_of(det)
         panel = draw_boxes(panel, factor * boxes_of([det]), RED, [text])
         caption = f'{title}: {text}' + (f', object: {about}' if about else '')
     mmcv.imwrite(panel[..., ::-1], path)
     return caption
+
+
+def text_of(det: dict) -> str:
+    """Class and score of a detection."""
+    return f'{det["class"] or "no class"} {det["score"]:.2f}'
+
+
+def objects_of(names: Dict[int, str], gts: Sequence[dict]) -> str:
+    """Names of the objects, those that sound first, if that is known."""
+    parts = []
+    for word, sounding in (('sounding ', True), ('silent ', False),
+                           ('', None)):
+        found = [names[g['category_id']] for g in gts
+                 if g.get('sounding') is sounding]
+        parts += [word + ', '.join(found)] if found else []
+    return '; '.join(parts)
 
 
 def boxes_of(items: Sequence[dict]) -> np.ndarray:
@@ -1219,7 +1245,8 @@ def markdown(title: str, spec: dict, tables: List[Table], clusters: list,
     if clusters:
         lines += ['## Clusters', '', *markdown_pictures(clusters)]
     if gallery:
-        lines += ['## Failures', '', markdown_text(gallery_text(gallery)), '',
+        lines += ['## Detections and failures', '',
+                  markdown_text(gallery_text(gallery)), '',
                   '| kind | number | share | |', '|---|---:|---:|---|']
         for kind, count, share, text in gallery_rows(gallery):
             lines.append(f'| {kind} | {count} | {share} | {text} |')
@@ -1279,7 +1306,8 @@ def html_report(title: str, spec: dict, tables: List[Table], clusters: list,
     if clusters:
         sections.append(('clusters', 'Clusters', html_charts(clusters)))
     if gallery:
-        sections.append(('failures', 'Failures', html_gallery(gallery)))
+        sections.append(('failures', 'Detections and failures',
+                         html_gallery(gallery)))
     if missing:
         items = ''.join(f'<li>{escape(m)}</li>' for m in missing)
         sections.append(('not-run', 'Not run',
@@ -1343,7 +1371,8 @@ def html_gallery(gallery: dict) -> str:
         f'<td class="text">{escape(text)}</td></tr>'
         for kind, count, share, text in gallery_rows(gallery))
     legend = (key(GREEN, 'ground truth') + key(RED, 'the detection') +
-              key(GRAY, 'other detections'))
+              key(GRAY, 'other detections') +
+              key(ORANGE, f'all detections ({RANDOM})'))
     parts = [
         f'<p class="note">{escape(gallery_text(gallery))}</p>'
         f'<div class="wide"><table><thead><tr><th>kind</th><th>number</th>'

@@ -510,7 +510,7 @@ def test_pictures_are_of_the_first_seed(run):
     out = run([dict(table='table1', rows=[row('Ours', 's{seed}')])],
               seeds=[5, 3], clusters='joint{seed}',
               gallery=dict(name='Ours', run='s{seed}', images='s3'))
-    assert '## Failures' not in out['report.md']
+    assert '## Detections and failures' not in out['report.md']
     assert '- joint5 (clusters)' in out['report.md']
 
 
@@ -849,7 +849,8 @@ def detections(name):
         images=[dict(id=i, file_name=f'{i}.png') for i in (7, 8)],
         categories=[dict(id=3, name='Harp'), dict(id=4, name='Bell')],
         annotations=[
-            item(7, 3, [0, 0, 20, 20]), item(7, 3, [30, 0, 20, 20]),
+            item(7, 3, [0, 0, 20, 20], sounding=True),
+            item(7, 3, [30, 0, 20, 20], sounding=False),
             item(8, 3, [0, 0, 20, 20]), item(8, 4, [0, 30, 20, 20])])
     found = [
         item(7, 0, [0, 0, 50, 20], score=0.9),  # both
@@ -893,24 +894,32 @@ def test_gallery(run):
     picture = cv2.imread('out/pictures/misnamed_0.jpg').astype(int)
     blue, green, red = np.moveaxis(picture, -1, 0)
     assert ((red > 150) & (green < 100) & (blue < 110)).sum() > 100
+    # Of images drawn at random, all detections, in orange.
+    assert '7: sounding Harp; silent Harp' in out['report.html']
+    assert '8: Harp, Bell' in out['report.html']
+    assert '### images drawn at random' in out['report.md']
+    picture = cv2.imread('out/pictures/random_0.jpg').astype(int)
+    blue, green, red = np.moveaxis(picture, -1, 0)
+    assert ((red > 180) & (abs(green - 140) < 40) & (blue < 90)).sum() > 100
     picture = cv2.imread('out/pictures/missed_0.jpg').astype(int)
     blue, green, red = np.moveaxis(picture, -1, 0)
     assert ((green > 150) & (red < 110) & (blue < 130)).sum() > 100
     assert {p for p in os.listdir('out/pictures') if p.endswith('.jpg')} == {
         'grouped_0.jpg', 'misnamed_0.jpg', 'background_0.jpg', 'missed_0.jpg',
-        'missed_1.jpg'}
+        'missed_1.jpg', 'random_0.jpg', 'random_1.jpg'}
     # Not more than was asked for; labels may be classes already.
     coco('full', ann_file='full/gt.json', outfile_prefix='full/d',
          matchings=dict(labels=0.5))
     out = run(TABLE, gallery=dict(gallery, per_kind=1, score_thr=0.95))
     assert flat(out)['failures/Ours/missed'] == 4
     assert {p for p in os.listdir('out/pictures')
-            if p.endswith('.jpg')} == {'missed_0.jpg'}
+            if p.endswith('.jpg')} == {'missed_0.jpg', 'random_0.jpg'}
 
 
 def test_gallery_needs_its_files(run):
     gallery = dict(name='Ours', run='full', images='full')
-    assert '## Failures' not in run(TABLE, gallery=gallery)['report.md']
+    out = run(TABLE, gallery=gallery)
+    assert '## Detections and failures' not in out['report.md']
     coco('full')
     with pytest.raises(SystemExit, match='test with outfile_prefix'):
         run(TABLE, gallery=gallery)
