@@ -15,6 +15,8 @@ Examples:
     python tools/run_pipeline.py configs/avdet/pipelines/vggsound.py --gpus 8
     python tools/run_pipeline.py configs/avdet/pipelines/vggsound.py \\
         --stages detector test --cfg-options detector.randomness.seed=1
+    python tools/run_pipeline.py configs/tables/stampsound_small.py \\
+        --seeds 0 1 2 --skip 'ablation_*'
 
 Trainings and tests use all GPUs asked for: those of this machine, by torchrun
 (tools/dist_train.sh), or, within an allocation of Slurm, those of several
@@ -22,6 +24,7 @@ machines (--launcher slurm; tools/slurm_train.sh with its variables
 GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS).
 """
 import argparse
+import fnmatch
 import os
 import os.path as osp
 import sys
@@ -64,7 +67,17 @@ def parse_args() -> argparse.Namespace:
         help='run all of it for each seed: sets AVDET_SEED, which the '
         "pipeline's configs have to read, as those of configs/stampsound do")
     parser.add_argument(
-        '--stages', nargs='+', help='run these only (default: all)')
+        '--stages',
+        nargs='+',
+        metavar='NAME',
+        help="run these only (default: all); 'detector*' is all whose names "
+        'begin so')
+    parser.add_argument(
+        '--skip',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='run all but these, likewise')
     parser.add_argument(
         '--dry-run',
         action='store_true',
@@ -183,6 +196,11 @@ def main() -> None:
         run_stages(args, cfg, env)
 
 
+def matches(name: str, patterns: List[str]) -> bool:
+    """Whether a name is one of those, which may have wildcards."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def run_stages(args: argparse.Namespace, cfg: Config,
                env: Dict[str, str]) -> None:
     """Run the stages of a pipeline, once.
@@ -193,18 +211,20 @@ def run_stages(args: argparse.Namespace, cfg: Config,
         env (dict[str, str]): Variables that the commands get.
     """
     stages = load_stages(cfg, args.cfg_options)
-    unknown = set(args.stages or ()) - {stage.name for stage in stages}
-    if unknown:
-        raise SystemExit(
-            f'There is no stage {min(unknown)} in {args.pipeline}, only '
-            f'{", ".join(stage.name for stage in stages)}.')
+    names = [stage.name for stage in stages]
+    for pattern in (*(args.stages or ()), *args.skip):
+        if not fnmatch.filter(names, pattern):
+            raise SystemExit(
+                f'There is no stage {pattern} in {args.pipeline}, only '
+                f'{", ".join(names)}.')
     runner = StageRunner(
         osp.join(cfg.work_root, 'stages'),
         partial(print, flush=True),
         env=env,
         dry_run=args.dry_run)
     for stage in stages:
-        if args.stages is None or stage.name in args.stages:
+        if ((args.stages is None or matches(stage.name, args.stages))
+                and not matches(stage.name, args.skip)):
             runner.run(stage, launcher(args, stage))
 
 

@@ -5,7 +5,8 @@
 # Beyond the paper, each with its row in configs/tables/stampsound_small.py
 # (docs/results.md has those that have been run): the first self-labels come
 # from statistics of the sounds, so both heads are trained from the first
-# epoch on; pooling goes in small steps from the mean to the best locations;
+# epoch on, and when the heads take over, sounds are clustered again by their
+# embeddings; pooling goes in small steps from the mean to the best locations;
 # the visual classifier sees the maximum over locations; a third head learns
 # from the heatmaps what each cluster's object looks like and sharpens them by
 # that; and when boxes are drawn, heatmaps are averaged over a frame and its
@@ -125,6 +126,7 @@ custom_hooks = [
         source='memory',
         initial=dict(type='avdet_mm.AudioStatisticsClusters'),
         begin=2,
+        recluster=True,
         num_updates=6,
         power=1.),
     dict(

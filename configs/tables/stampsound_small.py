@@ -41,7 +41,7 @@ plainer = dict(
 # Localizers of which one part is other than ours.
 ablations = {
     'model-labels': 'first labels by the heads',
-    'recluster': 'sounds clustered again by their embeddings',
+    'no-recluster': 'sounds not clustered again',
     'mean-classifier': 'visual classifier sees the mean',
     'attention-classifier': 'visual classifier sees a learned mean',
     'mean-pooling': 'scores are means to the end',

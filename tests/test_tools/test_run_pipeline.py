@@ -2,6 +2,7 @@
 import glob
 import importlib.util
 import os.path as osp
+import re
 import sys
 
 import pytest
@@ -175,6 +176,24 @@ def test_dry_run(run, tmp_path):
 def test_unknown_stage(run):
     with pytest.raises(SystemExit, match='no stage train .*only clips, pre'):
         run('configs/avdet/pipelines/demo.py', '--stages', 'train')
+    with pytest.raises(SystemExit, match=r'no stage ablation\* in '):
+        run('configs/avdet/pipelines/demo.py', '--skip', 'ablation*')
+
+
+def test_patterns_of_stages(run):
+    table = 'configs/tables/stampsound_small.py'
+    names = [
+        stage.name for stage in Config.fromfile(osp.join(ROOT, table)).stages
+    ]
+    own = [name for name in names if not name.startswith('ablation_')]
+    assert 0 < len(own) < len(names)
+    out = run(table, '--dry-run', '--skip', 'ablation_*')
+    assert re.findall(r'^\[(.*?)\] ', out, re.MULTILINE) == own
+    out = run(table, '--dry-run', '--stages', 'detector-*', 'report', '--skip',
+              '*weak*')
+    assert re.findall(r'^\[(.*?)\] ', out, re.MULTILINE) == [
+        'detector-test', 'detector-alt', 'report'
+    ]
 
 
 def commands(out):

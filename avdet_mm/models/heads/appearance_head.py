@@ -32,7 +32,7 @@ class AppearanceHead(BaseModule):
         in_channels (int): Of the features.
         hidden_channels (int): Of the MLP. Defaults to 64.
         reach (float): From this share of the way between the heatmap's mean
-            and its top on, looks alone decide. Defaults to 0.3.
+            and its top on, looks alone decide. Defaults to 0.6.
         norm_cfg (dict): Norm in the MLP. Defaults to BN.
     """
 
@@ -40,7 +40,7 @@ class AppearanceHead(BaseModule):
                  num_clusters: int,
                  in_channels: int,
                  hidden_channels: int = 64,
-                 reach: float = 0.3,
+                 reach: float = 0.6,
                  norm_cfg: dict = dict(type='BN'),
                  init_cfg: dict = None) -> None:
         super().__init__(init_cfg)

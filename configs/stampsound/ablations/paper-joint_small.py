@@ -14,4 +14,4 @@ param_scheduler = _base_.param_scheduler
 param_scheduler[1].T_max = max_epochs
 custom_hooks = _base_.custom_hooks[:5]
 custom_hooks.pop(3)
-custom_hooks[3].update(initial=None, begin=0)
+custom_hooks[3].update(initial=None, begin=0, recluster=False)

@@ -36,8 +36,8 @@ def test_heatmap_is_that_of_the_cluster():
     features = torch.randn(3, 4, 2, 2)
     logits = head.mlp(features)
     assert logits.shape == (3, 3, 2, 2)
-    # Mean 0, top 4: from 1.2 on, looks alone decide.
-    heatmaps = torch.tensor([[4., 1.2], [-5.8, .6]]).expand(3, 2, 2)
+    # Mean 0, top 4: from 2.4 on, looks alone decide.
+    heatmaps = torch.tensor([[4., 2.4], [-7.6, 1.2]]).expand(3, 2, 2)
     maps = head.predict(head(features), heatmaps, torch.tensor([1, 0, 2]))
     assert maps.dtype == torch.float32
     near = torch.tensor([[1., 1.], [0., .5]])
