@@ -1,6 +1,7 @@
 """Tests of the self-labels during training."""
 import copy
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -248,12 +249,29 @@ def test_sounds_are_clustered_again_by_their_embeddings(tmp_path):
         torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_clip_that_is_not_clustered_again_keeps_its_label(tmp_path):
-    hook = find_hook(toy_runner(tmp_path))
-    hook._num_clusters = 3
-    labels = torch.tensor([0, 0, 1, -1, 1, 2])
-    previous = torch.tensor([2, 2, 0, 1, -1, 1])
-    assert hook._renumber(labels, previous).tolist() == [2, 2, 0, 1, 0, 1]
+@pytest.mark.parametrize('renumber, expected', [
+    (False, [0, 0, 1, 1, 1, 2]),
+    (True, [2, 2, 0, 1, 0, 1]),
+])
+def test_a_clip_that_is_not_labelled_again_keeps_its_label(
+        tmp_path, monkeypatch, renumber, expected):
+    runner = toy_runner(tmp_path)
+    hook = find_hook(runner)
+    hook._num_clusters, hook._pass = 3, SimpleNamespace(num_clips=6)
+    runner.model.self_labels = torch.tensor([2, 2, 0, 1, -1, 1])
+    logged = []
+    monkeypatch.setattr(hook, '_log', lambda *args: logged.append(args))
+    # Nobody has clip 3.
+    index, classes = torch.tensor([5, 4, 2, 1, 0]), torch.arange(5)
+    result = SimpleNamespace(labels=torch.tensor([2, 1, 1, 0, 0]))
+    hook._set_labels(
+        runner, index, classes, result, (0., 1.), renumber=renumber, more=7.)
+    assert runner.model.self_labels.tolist() == expected
+    (_, labels, previous, found, _, values), = logged
+    assert labels is runner.model.self_labels
+    assert previous.tolist() == [2, 2, 0, 1, -1, 1]
+    assert found.tolist() == [4, 3, 2, -1, 1, 0]
+    assert values['more'] == 7 and values['prediction_seconds'] == 1
 
 
 def test_schedule_must_begin_before_the_end(tmp_path):

@@ -303,21 +303,16 @@ class SelfLabelHook(Hook):
                 self._memory.add(seen, stamp=2 * runner.iter)
         middle = time.perf_counter()
         result = self._assign(seen.log_probs.to(device_of(model)))
-        labels, classes = self._gather(
-            seen.index, torch.stack([result.labels.cpu(), seen.classes]))
-        if previous is not None:
-            labels = torch.where(labels == IGNORE_LABEL, previous, labels)
         agree = torch.stack(
             [seen.agree.sum().cpu(),
              torch.tensor(len(seen.agree))])
         all_reduce(agree)
-        model.self_labels = labels
-        self._log(
-            runner, labels, previous, classes, result,
-            dict(
-                head_agreement=agree[0].item() / agree[1].item(),
-                prediction_seconds=middle - start,
-                solver_seconds=time.perf_counter() - middle))
+        self._set_labels(
+            runner,
+            seen.index,
+            seen.classes,
+            result, (start, middle),
+            head_agreement=agree[0].item() / agree[1].item())
 
     def _assign(self, log_probs: Tensor) -> SKResult:
         """Sinkhorn-Knopp with the wanted sizes, of this rank's rows."""
@@ -342,17 +337,49 @@ class SelfLabelHook(Hook):
         result = self.initial(index, features, self._pass.num_clips,
                               self._num_clusters, self._assign,
                               np.random.default_rng(runner.seed))
-        labels, classes = self._gather(
-            index, torch.stack([result.labels.cpu(), classes]))
-        if previous is not None:
-            labels = self._renumber(labels, previous)
-        model.self_labels = labels
         if self.source == 'memory' and self._memory is None:
             self._memory = PredictionMemory(self._pass.num_clips,
                                             self._num_clusters)
+        self._set_labels(
+            runner, index, classes, result, (start, middle), renumber=True)
+
+    def _set_labels(self,
+                    runner: Runner,
+                    index: Tensor,
+                    classes: Tensor,
+                    result: SKResult,
+                    times: Tuple[float, float],
+                    renumber: bool = False,
+                    **values: float) -> None:
+        """Give the model what all ranks have assigned.
+
+        A clip without a new label keeps its last one.
+
+        Args:
+            runner (Runner): Of the training.
+            index (Tensor): (n,) int64, this rank's clips.
+            classes (Tensor): (n,) int64, ground truth, -1 where there is
+                none.
+            result (SKResult): With the labels of these clips.
+            times (tuple[float, float]): When predicting and solving began.
+            renumber (bool): Whether the numbers of the new clusters are not
+                yet those of the last. Defaults to False.
+            **values (float): More to log.
+        """
+        model = unwrap(runner.model)
+        previous = model.self_labels
+        labels, classes = self._gather(
+            index, torch.stack([result.labels.cpu(), classes]))
+        if previous is not None:
+            if renumber:
+                labels = self._renumber(labels, previous)
+            labels = torch.where(labels == IGNORE_LABEL, previous, labels)
+        model.self_labels = labels
+        start, middle = times
         self._log(
             runner, labels, previous, classes, result,
             dict(
+                values,
                 prediction_seconds=middle - start,
                 solver_seconds=time.perf_counter() - middle))
 
@@ -391,14 +418,13 @@ class SelfLabelHook(Hook):
     def _renumber(self, labels: Tensor, previous: Tensor) -> Tensor:
         """Number clusters as those of the last labels that they meet.
 
-        The heads have learned the numbers of the last ones. A clip without
-        a new label keeps its last one.
+        The heads have learned the numbers of the last ones.
         """
         both = (labels != IGNORE_LABEL) & (previous != IGNORE_LABEL)
         met = contingency_matrix(labels[both].numpy(), previous[both].numpy(),
                                  self._num_clusters, self._num_clusters)
         _, order = linear_sum_assignment(met, maximize=True)
-        return torch.where(labels == IGNORE_LABEL, previous,
+        return torch.where(labels == IGNORE_LABEL, labels,
                            torch.from_numpy(order)[labels])
 
     def _predict(self, runner: Runner, align: bool) -> Predictions:
