@@ -1105,7 +1105,8 @@ def draw_example(folder: str, names: Dict[int, str], example: tuple,
         raise SystemExit(f'error: there is no picture {source}: check '
                          '`images` of the gallery.')
     panel, factor = enlarge(frame, 320)
-    title = osp.splitext(osp.basename(image['file_name']))[0]
+    # Frames of different clips have the same name, in different folders.
+    title = osp.splitext(image['file_name'])[0]
     if i is None and not concerned:
         panel = draw_boxes(panel, factor * boxes_of(gts), GREEN)
         panel = draw_boxes(panel, factor * boxes_of(dets), ORANGE,

@@ -846,7 +846,7 @@ def detections(name):
         return dict(image_id=image, category_id=category, bbox=box, **more)
 
     truth = dict(
-        images=[dict(id=i, file_name=f'{i}.png') for i in (7, 8)],
+        images=[dict(id=i, file_name=f'frames/{i}/0.png') for i in (7, 8)],
         categories=[dict(id=3, name='Harp'), dict(id=4, name='Bell')],
         annotations=[
             item(7, 3, [0, 0, 20, 20], sounding=True),
@@ -864,7 +864,9 @@ def detections(name):
             json.dump(content, file)
     coco(name, ann_file=f'{name}/gt.json', outfile_prefix=f'{name}/d')
     for i in (7, 8):
-        cv2.imwrite(f'{name}/{i}.png', np.zeros((60, 60, 3), np.uint8))
+        os.makedirs(f'{name}/frames/{i}')
+        cv2.imwrite(f'{name}/frames/{i}/0.png',
+                    np.zeros((60, 60, 3), np.uint8))
 
 
 def test_gallery(run):
@@ -886,17 +888,17 @@ def test_gallery(run):
     assert lines(out['report.md'], '| missed')[0].startswith(
         '| missed | 2 | 50.0 % of objects |')
     assert 'at least 0.3 on 2 images with 4 objects' in out['report.md']
-    for caption in ('7: Harp 0.90, object: Harp, Harp',
-                    '8: Harp 0.50, object: Bell', '8: no class 0.30<',
-                    '7: Harp missed'):
+    for caption in ('frames/7/0: Harp 0.90, object: Harp, Harp',
+                    'frames/8/0: Harp 0.50, object: Bell',
+                    'frames/8/0: no class 0.30<', 'frames/7/0: Harp missed'):
         assert caption in out['report.html']
     # The object in green, the detection in red.
     picture = cv2.imread('out/pictures/misnamed_0.jpg').astype(int)
     blue, green, red = np.moveaxis(picture, -1, 0)
     assert ((red > 150) & (green < 100) & (blue < 110)).sum() > 100
     # Of images drawn at random, all detections, in orange.
-    assert '7: sounding Harp; silent Harp' in out['report.html']
-    assert '8: Harp, Bell' in out['report.html']
+    assert 'frames/7/0: sounding Harp; silent Harp' in out['report.html']
+    assert 'frames/8/0: Harp, Bell' in out['report.html']
     assert '### images drawn at random' in out['report.md']
     picture = cv2.imread('out/pictures/random_0.jpg').astype(int)
     blue, green, red = np.moveaxis(picture, -1, 0)
