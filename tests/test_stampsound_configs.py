@@ -116,6 +116,22 @@ def test_recipe_on_the_demo(monkeypatch):
     assert cfg.train_pipeline[1:] == demo.train_pipeline[1:]
 
 
+@pytest.mark.parametrize('name', ['full', 'demo'])
+def test_one_recipe(name, places):
+    recipe, other = (read(f'localizer_{n}.py') for n in ('small', name))
+    assert recipe.model.cluster_head.pop('num_clusters') == 10
+    other.model.cluster_head.pop('num_clusters')
+    assert other.model == recipe.model
+    assert other.optim_wrapper == recipe.optim_wrapper
+    for one, two in zip(other.custom_hooks, recipe.custom_hooks[:5]):
+        for hook in (one, two):
+            hook.pop('dataloader', None)
+            # Full trains longer.
+            for key in ('begin', 'end_epoch', 'num_updates'):
+                hook.pop(key, None)
+        assert one == two
+
+
 def test_presets_have_the_same_configs():
     for stem in BOTH:
         small = [n for n in CONFIGS if n.startswith(f'{stem}_small')]
