@@ -70,6 +70,8 @@ MATCHINGS = {
     '10-shot': '10-shot',
 }
 NOT_RUN = 'not run'
+# So many curves can be told apart.
+_CURVES = 16
 # So many missing results are printed one by one.
 _MANY = 12
 # Stands for each of a config's seeds in the name of a work directory.
@@ -812,12 +814,17 @@ class Report:
                  bars(classes, series, 'AP50 (%)')))
         if main:
             name, details = main
-            found = matching_of(details).get('pr50', {})
+            matching = matching_of(details)
+            found = matching.get('pr50', {})
             found = {c: p for c, p in found.items() if any_number(p)}
+            caption = f'Precision and recall at IoU 0.5, {name}, {group}'
+            if len(found) > _CURVES:
+                worst = sorted(
+                    found, key=lambda c: matching['per_class'][c]['AP50'])
+                found = {c: found[c] for c in worst[:_CURVES]}
+                caption += f': the {_CURVES} classes with the lowest AP50'
             if found:
-                pictures.append(
-                    ('pr_classes', f'Precision and recall at IoU 0.5, {name}, '
-                     f'{group}', pr_curves(found)))
+                pictures.append(('pr_classes', caption, pr_curves(found)))
         if pr:
             pictures.append(
                 ('pr_agnostic', 'Precision and recall at IoU 0.5, '

@@ -251,6 +251,27 @@ def test_first_table(run):
             assert '</svg>' in file.read()
 
 
+def test_of_many_classes_the_worst_have_curves(run):
+    names = [f'class {n}' for n in range(20)]
+    # The first four are found best.
+    found = dict(
+        figures(0.5),
+        clusters={},
+        per_class={n: figures(1 - i / 20) for i, n in enumerate(names)},
+        pr50={n: [1.0] * 101 for n in names})
+    coco('full')
+    with open('full/evaluation.json') as file:
+        content = json.load(file)
+    content['details']['coco']['matchings'] = dict(hungarian=found)
+    with open('full/evaluation.json', 'w') as file:
+        json.dump(content, file)
+    out = run([dict(table='table1', rows=[row('Ours', 'full')])])
+    assert 'VGGSound: the 16 classes with the lowest AP50' in out['report.md']
+    with open('out/pictures/pr_classes.svg') as file:
+        drawn = re.findall('<!-- (class [0-9]+) -->', file.read())
+    assert sorted(drawn) == sorted(names[4:])
+
+
 def test_other_data_have_no_columns_of_the_paper(run):
     coco('full')
     table = dict(table='table1', rows=[row('Ours', 'full', 'mine',
