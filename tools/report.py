@@ -47,7 +47,7 @@ from avdet_mm.utils import atomic_write, dump_json
 from avdet_mm.utils.progress import Progress
 from avdet_mm.utils.stages import finished_stage, load_quietly
 from avdet_mm.visualization import draw_boxes, enlarge
-from avdet_mm.visualization.charts import bars, curves, matrix
+from avdet_mm.visualization.charts import MAX_CURVES, bars, curves, matrix
 from avdet_mm.visualization.drawing import GRAY, GREEN, ORANGE, RED
 from avdet_mm.visualization.page import escape, html_page, key
 
@@ -70,8 +70,6 @@ MATCHINGS = {
     '10-shot': '10-shot',
 }
 NOT_RUN = 'not run'
-# So many curves can be told apart.
-_CURVES = 16
 # So many missing results are printed one by one.
 _MANY = 12
 # Stands for each of a config's seeds in the name of a work directory.
@@ -818,11 +816,11 @@ class Report:
             found = matching.get('pr50', {})
             found = {c: p for c, p in found.items() if any_number(p)}
             caption = f'Precision and recall at IoU 0.5, {name}, {group}'
-            if len(found) > _CURVES:
+            if len(found) > MAX_CURVES:
                 worst = sorted(
                     found, key=lambda c: matching['per_class'][c]['AP50'])
-                found = {c: found[c] for c in worst[:_CURVES]}
-                caption += f': the {_CURVES} classes with the lowest AP50'
+                found = {c: found[c] for c in worst[:MAX_CURVES]}
+                caption += f': the {MAX_CURVES} classes with the lowest AP50'
             if found:
                 pictures.append(('pr_classes', caption, pr_curves(found)))
         if pr:

@@ -69,6 +69,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--stages',
         nargs='+',
+        default=['*'],
         metavar='NAME',
         help="run these only (default: all); 'detector*' is all whose names "
         'begin so')
@@ -196,11 +197,6 @@ def main() -> None:
         run_stages(args, cfg, env)
 
 
-def matches(name: str, patterns: List[str]) -> bool:
-    """Whether a name is one of those, which may have wildcards."""
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
 def run_stages(args: argparse.Namespace, cfg: Config,
                env: Dict[str, str]) -> None:
     """Run the stages of a pipeline, once.
@@ -212,19 +208,25 @@ def run_stages(args: argparse.Namespace, cfg: Config,
     """
     stages = load_stages(cfg, args.cfg_options)
     names = [stage.name for stage in stages]
-    for pattern in (*(args.stages or ()), *args.skip):
-        if not fnmatch.filter(names, pattern):
+    found = {
+        pattern: fnmatch.filter(names, pattern)
+        for pattern in (*args.stages, *args.skip)
+    }
+    for pattern, of_pattern in found.items():
+        if not of_pattern:
             raise SystemExit(
                 f'There is no stage {pattern} in {args.pipeline}, only '
                 f'{", ".join(names)}.')
+    wanted, skipped = (
+        {name for pattern in patterns for name in found[pattern]}
+        for patterns in (args.stages, args.skip))
     runner = StageRunner(
         osp.join(cfg.work_root, 'stages'),
         partial(print, flush=True),
         env=env,
         dry_run=args.dry_run)
     for stage in stages:
-        if ((args.stages is None or matches(stage.name, args.stages))
-                and not matches(stage.name, args.skip)):
+        if stage.name in wanted - skipped:
             runner.run(stage, launcher(args, stage))
 
 

@@ -19,6 +19,8 @@ PALETTE = (
     '#868e96',
 )
 LINES = ('-', '--', ':')
+# So many curves differ in color or line; dotted ones go with another.
+MAX_CURVES = 2 * len(PALETTE)
 # Stands for the color of the page's text, which a style sheet sets.
 _INK = '#010203'
 _STYLE = (

@@ -4,7 +4,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from avdet_mm.visualization.charts import PALETTE, bars, curves, matrix
+from avdet_mm.visualization.charts import (
+    MAX_CURVES,
+    PALETTE,
+    bars,
+    curves,
+    matrix,
+)
 
 
 def paths(svg, color):
@@ -41,6 +47,18 @@ def test_curves_leave_gaps_and_pair_colors():
     assert [line.count('L ') for line in lines] == [1, 3]
     assert ['dasharray' in line for line in lines] == [False, True]
     assert not paths(svg, PALETTE[1])
+
+
+def test_so_many_curves_differ():
+    svg = curves({
+        str(n): ([0, 1], [n / MAX_CURVES] * 2)
+        for n in range(MAX_CURVES)
+    }, 'x', 'y')
+    looks = [
+        re.sub('d="[^"]*"', '', line) for color in PALETTE
+        for line in paths(svg, color) if 'clip-path' in line
+    ]
+    assert len(set(looks)) == len(looks) == MAX_CURVES
 
 
 def test_bars():

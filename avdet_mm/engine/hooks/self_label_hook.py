@@ -287,7 +287,6 @@ class SelfLabelHook(Hook):
     def update(self, runner: Runner) -> None:
         """Assign labels: one set of predictions, one Sinkhorn-Knopp."""
         model = unwrap(runner.model)
-        previous = model.self_labels
         start = time.perf_counter()
         first_epoch = runner.iter < len(runner.train_dataloader)
         if self._memory is not None and not first_epoch:
@@ -295,7 +294,8 @@ class SelfLabelHook(Hook):
         else:
             self._warm_up_norms(model)
             # Nothing has been labelled: the start of a new run.
-            seen = self._predict(runner, self.align and previous is None)
+            seen = self._predict(runner, self.align
+                                 and model.self_labels is None)
             if self.source == 'memory':
                 self._memory = self._memory or PredictionMemory(
                     self._pass.num_clips, self._num_clusters)
@@ -328,11 +328,11 @@ class SelfLabelHook(Hook):
         The first by statistics, later ones by the model's embeddings.
         """
         model = unwrap(runner.model)
-        previous = model.self_labels
+        learned = model.self_labels is not None
         start = time.perf_counter()
-        if previous is not None:
+        if learned:
             self._warm_up_norms(model)
-        index, features, classes = self._sounds(runner, previous is not None)
+        index, features, classes = self._sounds(runner, learned)
         middle = time.perf_counter()
         result = self.initial(index, features, self._pass.num_clips,
                               self._num_clusters, self._assign,
